@@ -1,0 +1,91 @@
+"""Listening on an address, with errors that say what is wrong with it.
+
+It must not know what is served there.
+"""
+
+import errno
+import os
+import re
+import socket
+from collections.abc import Sequence
+
+import grpc
+
+from servicekit.errors import AddressError
+
+SERVER_OPTIONS: Sequence[tuple[str, int]] = (("grpc.so_reuseport", 0),)
+"""Every server needs this: else Linux lets two programs share a port and each gets half of the calls."""
+
+_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
+_HIGHEST_PORT = 65_535
+
+
+def bind(server: grpc.aio.Server, address: str) -> int:
+    """Let `server` listen on `address` (HOST:PORT) and return the port.
+
+    Raises:
+        AddressError: nobody could listen there; it says why.
+    """
+    host, port = _split(address)
+    if reason := _obstacle(host, port):
+        raise AddressError(f"cannot listen on {address}: {reason}")
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise AddressError(f"cannot listen on {address}: {host} is no address of this machine") from error
+
+
+def open_socket(address: str) -> socket.socket:
+    """Return a socket that listens on `address` (HOST:PORT), for a server that is not gRPC.
+
+    Raises:
+        AddressError: nobody could listen there; it says why.
+    """
+    host, port = _split(address)
+    if reason := _obstacle(host, port):
+        raise AddressError(f"cannot listen on {address}: {reason}")
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(where[:2], family=family, dualstack_ipv6=dual)
+    except OSError as error:
+        if host == "::":
+            # A machine without IPv6: all of its addresses are those of IPv4.
+            return open_socket(f"0.0.0.0:{port}")
+        raise AddressError(f"cannot listen on {address}: {error.strerror or error}") from error
+
+
+def _split(address: str) -> tuple[str, int]:
+    match = _ADDRESS.fullmatch(address)
+    # gRPC takes port 65537 for 1 and an address without a port for one with 443.
+    if match is None or int(match["port"]) > _HIGHEST_PORT:
+        raise AddressError(
+            f"cannot listen on {address}: not an address; write HOST:PORT, like [::]:50051 or 127.0.0.1:50051, "
+            f"with a port between 0 and {_HIGHEST_PORT}"
+        )
+    return match["ipv6"] or match["host"], int(match["port"])
+
+
+def _obstacle(host: str, port: int) -> str | None:
+    """Say what keeps others from listening there, as gRPC's error does not; leave rarer causes to gRPC."""
+    try:
+        candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        return (
+            f"{host} is not known here ({error.strerror}); write an address of this machine or [::] for all"
+        )
+    for family, kind, protocol, _, address in candidates:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"port {port} is in use; end the program that has it (`lsof -i :{port}` names it) or take another"
+            if error.errno == errno.EACCES:
+                return f"user {os.getuid()} may not; take a port from 1024 up"
+            if error.errno == errno.EADDRNOTAVAIL and host not in ("::", "0.0.0.0"):
+                return f"{host} is no address of this machine; write one that is, or [::] for all"
+    return None

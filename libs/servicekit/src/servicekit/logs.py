@@ -1,0 +1,86 @@
+"""The log: one line an event on stdout, as JSON or as text for a person at a terminal.
+
+Code logs with `structlog.get_logger()`: the event is a short English sentence, facts are keyword
+arguments. The records of the standard library's `logging` come out the same way.
+It must not know what is logged.
+"""
+
+import logging
+import os
+import sys
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+
+def configure(log_format: Literal["auto", "text", "json"], log_level: str) -> None:
+    """Set up the log, once, at the start of `main`."""
+    terminal = _stdout() is not None and sys.stdout.isatty()
+    timestamp: Processor
+    renderer: list[Processor]
+    if log_format == "text" or (log_format == "auto" and terminal):
+        timestamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+        renderer = [
+            structlog.dev.ConsoleRenderer(
+                colors=terminal and "NO_COLOR" not in os.environ,
+                sort_keys=False,
+                pad_event_to=0,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
+    else:
+        timestamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        renderer = [
+            structlog.processors.format_exc_info,
+            _timestamp_level_event_first,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        timestamp,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(log_level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    handler = _Handler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    logging.root.handlers = [handler]
+    logging.root.setLevel(log_level)
+
+
+class _Handler(logging.Handler):
+    """Writes lines to stdout and drops those that cannot be written.
+
+    A reader that went away (EPIPE) or a full disk (ENOSPC) must not stop a service, and there is nowhere
+    left to report it. Nothing is buffered: Python would exit with code 120 when the last flush fails.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stdout = _stdout()
+        if stdout is None:
+            return
+        rest = (self.format(record) + "\n").encode(errors="backslashreplace")
+        try:
+            while rest:
+                rest = rest[os.write(stdout.fileno(), rest) :]
+        except OSError:
+            return
+
+
+def _stdout() -> TextIO | None:
+    """Return stdout, None if the program was started with it closed: its number may belong to a socket by now."""
+    return sys.stdout
+
+
+def _timestamp_level_event_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return {**first, **event}

@@ -1,0 +1,1 @@
+"""The command `local-demo`: up, scale and stop."""

@@ -1,0 +1,71 @@
+"""The environment of each program: the user's own, and what the demo must set. Pure.
+
+The user's variables go to every program (`INTERVAL=0.05`, `LOG_LEVEL`, `POLL_INTERVAL`, ...), except those that tie
+the demo together: where to listen, where the endpoints are, which xds-server to ask.
+It must not know how programs are started.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from local_demo import addresses
+from local_demo.addresses import Address
+
+Environment = Mapping[str, str]
+
+
+class Listening(NamedTuple):
+    """Where xds-server listens: for xDS, and for HTTP."""
+
+    xds: Address
+    admin: Address
+
+
+def listening(user: Environment) -> Listening:
+    """Read where xds-server is to listen; this machine alone reaches it, unless the user wants otherwise."""
+    return Listening(
+        addresses.parse("LISTEN", user.get("LISTEN") or f"{addresses.LOOPBACK}:18000"),
+        addresses.parse("ADMIN_LISTEN", user.get("ADMIN_LISTEN") or f"{addresses.LOOPBACK}:18080"),
+    )
+
+
+def of_xds_server(user: Environment, where: Listening, endpoints: Path) -> Environment:
+    """Make the environment of xds-server, which finds the services in the folder `endpoints`."""
+    return _common(user) | {
+        "LISTEN": str(where.xds),
+        "ADMIN_LISTEN": str(where.admin),
+        "DISCOVERY": "files",
+        "DISCOVERY_DIR": str(endpoints),
+    }
+
+
+def of_server(user: Environment, name: str, address: Address) -> Environment:
+    """Make the environment of one replica of a greeter; it gets a host name as a pod does."""
+    return _common(user) | {"HOSTNAME": name, "POD_IP": address.host, "PORT": str(address.port)}
+
+
+def of_client(user: Environment, name: str, where: Listening) -> Environment:
+    """Make the environment of a client, with its bootstrap."""
+    bootstrap = {
+        "xds_servers": [
+            {
+                "server_uri": str(where.xds.reachable),
+                "channel_creds": [{"type": "insecure"}],
+                "server_features": ["xds_v3", "ignore_resource_deletion"],
+            }
+        ],
+        "node": {"id": f"{name}.default", "metadata": {"NAMESPACE": "default"}, "locality": {}},
+    }
+    # gRPC prefers the file that GRPC_XDS_BOOTSTRAP names: one of the user's would lead to another xds-server.
+    return _common(user) | {"GRPC_XDS_BOOTSTRAP": "", "GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap)}
+
+
+def _common(user: Environment) -> dict[str, str]:
+    return {
+        **user,
+        "LOG_FORMAT": user.get("LOG_FORMAT") or "text",
+        # A pipe is not a terminal: without this Python would keep lines back.
+        "PYTHONUNBUFFERED": "1",
+    }

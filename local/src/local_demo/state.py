@@ -1,0 +1,171 @@
+"""The state directory: all that the supervisor and the other commands know of each other.
+
+    lock            locked by the supervisor as long as it lives; holds its process id
+    endpoints/      Kubernetes objects for xds-server: a Service file, and an EndpointSlice file a replica
+    replicas/NAME   how many replicas of a service are wanted: `scale` writes it, the supervisor follows
+    processes/NAME  process id of a program, in a file that is locked as long as the program lives
+
+A lock (flock(2)) goes with the process that holds it, however that ends. So a file that an ended process left behind
+is harmless, and the process id in a locked file is always that of the right process.
+It must not know what the programs do.
+"""
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from servicekit.errors import ServiceError
+
+MOST_REPLICAS = 50
+_PATIENCE = 5.0
+_PERIOD = 0.05
+
+
+class State:
+    """A state directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.endpoints = self.path / "endpoints"
+        self.replicas = self.path / "replicas"
+        self.processes = self.path / "processes"
+        self._lock = self.path / "lock"
+        self._published: dict[str, str] = {}
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the one supervisor of this directory.
+
+        Raises:
+            ServiceError: there is one already.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("a+") as file:
+            # Another command may be looking whether it is locked, which takes an instant.
+            if not _wait(lambda: _try_lock(file), 0.5):
+                raise ServiceError(
+                    f"the demo runs already in {self.path} (process {self.supervisor()}): end it with "
+                    f"`local-demo stop`, or run another with --directory, LISTEN and ADMIN_LISTEN of its own"
+                )
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    def supervisor(self) -> int | None:
+        """Find the process id of the supervisor, None if there is none."""
+        return _holder(self._lock)
+
+    def end_leftovers(self) -> list[str]:
+        """Kill the programs that a supervisor left behind when it was killed itself, and return their names.
+
+        Raises:
+            ServiceError: one does not end.
+        """
+        ended = []
+        for file in sorted(self.processes.glob("*")):
+            if pid := _holder(file):
+                os.kill(pid, signal.SIGKILL)
+                if not _wait(lambda file=file: _holder(file) is None, _PATIENCE):  # type: ignore[misc]
+                    raise ServiceError(f"{file.name} (process {pid}), left by an earlier demo, does not end: kill it")
+                ended.append(file.name)
+        return ended
+
+    def clear(self) -> None:
+        """Remove what an earlier supervisor left, and nothing else that may be in the directory."""
+        for folder in (self.endpoints, self.replicas, self.processes):
+            folder.mkdir(exist_ok=True)
+            for file in folder.iterdir():
+                file.unlink()
+
+    def publish(self, files: Mapping[str, str]) -> None:
+        """Make the folder of the endpoints hold these files and no others; new ones come before old ones go."""
+        for name, text in files.items():
+            if self._published.get(name) != text:
+                _write(self.endpoints / name, text)
+                self._published[name] = text
+        for name in self._published.keys() - files.keys():
+            (self.endpoints / name).unlink(missing_ok=True)
+            del self._published[name]
+
+    def published(self) -> list[str]:
+        """Read the files of the endpoints' folder."""
+        texts = []
+        for file in sorted(self.endpoints.glob("*.yaml")):
+            try:
+                texts.append(file.read_text())
+            except FileNotFoundError:  # the supervisor has removed it meanwhile
+                continue
+        return texts
+
+    def want(self, service: str, replicas: int) -> None:
+        """Ask for a number of replicas."""
+        _write(self.replicas / service, f"{replicas}\n")
+
+    def wanted(self, service: str) -> int:
+        """Read how many replicas are wanted.
+
+        Raises:
+            ServiceError: the file does not say.
+        """
+        file = self.replicas / service
+        try:
+            replicas = int(file.read_text())
+        except (OSError, ValueError) as error:
+            raise ServiceError(f"{file} does not hold a number: {error}") from error
+        if not 0 <= replicas <= MOST_REPLICAS:
+            raise ServiceError(f"{file} must hold a number between 0 and {MOST_REPLICAS}, not {replicas}")
+        return replicas
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[int]:
+    """Make a file that is locked as long as this process, or one that inherits its descriptor, keeps it open."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file.fileno()
+
+
+def _holder(path: Path) -> int | None:
+    """Return the process id in a locked file, None if nobody holds the lock."""
+    try:
+        with path.open("r+") as file:
+            while not _try_lock(file):
+                if pid := path.read_text():
+                    return int(pid)
+                time.sleep(_PERIOD)  # locked, and about to be filled
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PERIOD)
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all; its temporary name is none that xds-server reads."""
+    temporary = path.with_name(f".{path.name}.temporary")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,208 @@
+"""The demo as a whole: which programs run, in which order they start and end, and how many replicas there are.
+
+It plays the parts of the Deployment, kubelet and the EndpointSlice controller. It must not know how a program is kept
+running, nor what the objects look like.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import watchfiles
+from servicekit.errors import ServiceError
+
+from local_demo import addresses, environment, manifests, program
+from local_demo.addresses import Address
+from local_demo.environment import Environment, Listening
+from local_demo.manifests import Endpoint, Service
+from local_demo.output import Output
+from local_demo.program import Launch, Program
+from local_demo.state import State
+
+SERVICES = (Service("hello-server", 50051), Service("howdy-server", 50052))
+CLIENTS = {"hello-client": SERVICES[0], "howdy-client": SERVICES[1]}
+XDS_SERVER = "xds-server"
+REPLICAS = 2
+ZONES = ("zone-a", "zone-b")
+
+_GRACE = 30.0
+"""Seconds that a replica gets to drain when it is scaled away: Kubernetes's default."""
+_LAST_GRACE = 3.0
+"""Seconds that a program gets when everything ends."""
+
+
+@dataclass
+class Replica:
+    """What would be a pod.
+
+    Attributes:
+        program: Its program.
+        zone: Where it pretends to be.
+        draining: Whether it has been told to end.
+    """
+
+    program: Program
+    zone: str
+    draining: bool = False
+
+    def endpoint(self) -> Endpoint | None:
+        """Describe it; None before it has an address, as for a pod that is not scheduled."""
+        launch = self.program.launch
+        if launch is None or launch.address is None:
+            return None
+        ready = self.program.ready and not self.draining
+        return Endpoint(
+            self.program.name,
+            launch.address,
+            self.zone,
+            ready=ready,
+            # It serves until it is gone, although its health check says no from the moment it is told to end.
+            serving=ready or self.draining,
+            terminating=self.draining,
+        )
+
+
+class Supervisor:
+    """Runs the programs of the demo."""
+
+    def __init__(self, state: State, output: Output, user: Environment, where: Listening) -> None:
+        self._state = state
+        self._output = output
+        self._user = user
+        self._where = where
+        self._executables = {
+            name: program.find(name) for name in (XDS_SERVER, *(s.name for s in SERVICES), *CLIENTS)
+        }
+        self._replicas: dict[Service, list[Replica]] = {service: [] for service in SERVICES}
+        self._numbers = {service: count(1) for service in SERVICES}
+        self._changed = asyncio.Event()
+        self._group = asyncio.TaskGroup()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run everything until `stop`. When cancelled, everything is killed."""
+        for service in SERVICES:
+            self._state.want(service.name, REPLICAS)
+        async with self._group:
+            xds_server = self._start(XDS_SERVER, XDS_SERVER, self._xds_server_launch)
+            clients: list[Program] = []
+            chores = [
+                self._group.create_task(self._follow_wanted()),
+                *(
+                    self._group.create_task(self._start_client(name, xds_server, clients))
+                    for name in CLIENTS
+                ),
+            ]
+            await stop.wait()
+            self._say("stopping")
+            for chore in chores:
+                chore.cancel()
+            servers = [replica.program for replicas in self._replicas.values() for replica in replicas]
+            await _end(clients)
+            await _end(servers)
+            await _end([xds_server])
+
+    def _start(self, name: str, executable: str, next_launch: Callable[[], Launch]) -> Program:
+        started = Program(
+            name,
+            self._executables[executable],
+            next_launch,
+            state=self._state,
+            output=self._output,
+            on_change=self._on_change,
+        )
+        self._group.create_task(started.run())
+        return started
+
+    def _xds_server_launch(self) -> Launch:
+        where = self._where
+        return Launch(environment.of_xds_server(self._user, where, self._state.endpoints), where.xds.reachable)
+
+    async def _start_client(self, name: str, xds_server: Program, clients: list[Program]) -> None:
+        """Start a client once it can be answered, so that its first lines are no errors."""
+        replicas = self._replicas[CLIENTS[name]]
+        while not (xds_server.ready and all(replica.program.ready for replica in replicas)):
+            await self._changed.wait()
+        launch = Launch(environment.of_client(self._user, name, self._where))
+        clients.append(self._start(name, name, lambda: launch))
+
+    async def _follow_wanted(self) -> None:
+        self._scale_all()
+        # What a watch misses, the next second finds.
+        async for _ in watchfiles.awatch(
+            self._state.replicas, watch_filter=None, debounce=50, step=10, rust_timeout=1000, yield_on_timeout=True
+        ):
+            self._scale_all()
+
+    def _scale_all(self) -> None:
+        for service in SERVICES:
+            try:
+                self._scale(service, self._state.wanted(service.name))
+            except ServiceError as error:
+                kept = sum(not replica.draining for replica in self._replicas[service])
+                self._say(f"{error}; keeping {kept} replicas of {service.name}")
+                self._state.want(service.name, kept)
+        self._publish()
+
+    def _scale(self, service: Service, wanted: int) -> None:
+        replicas = [replica for replica in self._replicas[service] if not replica.draining]
+        if len(replicas) != wanted:
+            self._say(f"scaling {service.name} from {len(replicas)} to {wanted} replicas")
+        # The newest go first, as a ReplicaSet has it.
+        for replica in replicas[wanted:]:
+            replica.draining = True
+            self._group.create_task(self._remove(service, replica))
+        for _ in range(len(replicas), wanted):
+            self._add(service)
+
+    def _add(self, service: Service) -> None:
+        name = f"{service.name}-{next(self._numbers[service])}"
+        zones = [replica.zone for replica in self._replicas[service] if not replica.draining]
+        zone = min(ZONES, key=zones.count)
+
+        def next_launch() -> Launch:
+            # A port that was free before may be taken by now.
+            address = Address(addresses.LOOPBACK, addresses.free_port())
+            return Launch(environment.of_server(self._user, name, address), address)
+
+        self._replicas[service].append(Replica(self._start(name, service.name, next_launch), zone))
+
+    async def _remove(self, service: Service, replica: Replica) -> None:
+        await replica.program.end(signal.SIGTERM, grace=_GRACE)
+        self._replicas[service].remove(replica)
+        self._say(f"{replica.program.name} is gone")
+        self._publish()
+
+    def _on_change(self, changed: Program) -> None:
+        if changed.launch is not None and changed.launch.address is not None:
+            self._say(f"{changed.name} is {'ready on' if changed.ready else 'not ready on'} {changed.launch.address}")
+        self._publish()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _publish(self) -> None:
+        try:
+            self._state.publish(
+                {
+                    service: [e for replica in replicas if (e := replica.endpoint())]
+                    for service, replicas in self._replicas.items()
+                }
+            )
+        except OSError as error:  # the next change or second tries again
+            self._say(f"cannot write the endpoints: {error}")
+
+    def _say(self, text: str) -> None:
+        self._output.write("local", text)
+
+
+async def _end(programs: Sequence[Program]) -> None:
+    """End programs as Ctrl-C does, since a person is waiting: a server that drains would wait for nobody."""
+    await asyncio.gather(
+        *(
+            # A Python that is still starting shows a traceback for SIGINT.
+            each.end(signal.SIGINT if each.ready else signal.SIGTERM, grace=_LAST_GRACE)
+            for each in programs
+        )
+    )

@@ -1,0 +1,150 @@
+"""AggregatedDiscoveryService over grpc.aio: reads requests, writes responses, and leaves what is said to the session."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+import structlog
+from envoy.service.discovery.v3 import discovery_pb2
+
+from xds_server import metrics
+from xds_server.ads.session import InvalidRequestError, Kind, Outcome, Session
+from xds_server.cache import Cache
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+MAX_NAMES_LOGGED = 5
+
+log = structlog.get_logger()
+
+
+class AdsServicer:
+    """Serves every client from one cache, each stream by itself."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._numbers = itertools.count(1)
+        self._streams: dict[int, _Stream] = {}
+        self._closing = False
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a server needs to route calls here."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(
+                    self._stream,
+                    request_deserializer=discovery_pb2.DiscoveryRequest.FromString,
+                    response_serializer=bytes,
+                ),
+                "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta),
+            },
+        )
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Every open stream, for people who look."""
+        return [stream.describe() for stream in self._streams.values()]
+
+    def close(self) -> None:
+        """Tells every stream to go, so that clients turn to another server at once."""
+        self._closing = True
+        for stream in self._streams.values():
+            stream.wake.set()
+
+    async def _stream(
+        self,
+        requests: AsyncIterator[discovery_pb2.DiscoveryRequest],
+        context: grpc.aio.ServicerContext[Any, bytes],
+    ) -> None:
+        number = next(self._numbers)
+        stream = self._streams[number] = _Stream(number, self._cache, context.peer())
+        metrics.streams.set(len(self._streams))
+        reader = asyncio.create_task(stream.read(requests), name=f"reader of stream {number}")
+        try:
+            while not self._closing and not reader.done():
+                await stream.wake.wait()
+                stream.wake.clear()
+                while (response := stream.session.next()) is not None:
+                    await context.write(response.body)
+                    metrics.responses.labels(response.type.label).inc()
+            if self._closing:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
+            try:
+                await reader
+            except InvalidRequestError as error:
+                stream.log.warning("request refused", reason=str(error))
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            reader.cancel()
+            stream.session.close()
+            del self._streams[number]
+            metrics.streams.set(len(self._streams))
+            stream.log.info("stream closed", node=stream.session.node_id)
+
+    async def _delta(self, _: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """The incremental variant, which no gRPC client speaks."""
+        log.warning(
+            "a client asks for delta xDS, which is not served; it must use State of the World",
+            peer=context.peer(),
+        )
+        await context.abort(
+            grpc.StatusCode.UNIMPLEMENTED,
+            "delta xDS is not served; use StreamAggregatedResources (State of the World)",
+        )
+
+
+class _Stream:
+    """A stream's session, with what its log lines and its description need."""
+
+    def __init__(self, number: int, cache: Cache, peer: str) -> None:
+        self.wake = asyncio.Event()
+        self.session = Session(cache, self.wake.set)
+        self.log = log.bind(stream=number, peer=peer)
+        self._identity = {"stream": number, "peer": peer}
+
+    def describe(self) -> dict[str, Any]:
+        return {**self._identity, **self.session.describe()}
+
+    async def read(self, requests: AsyncIterator[discovery_pb2.DiscoveryRequest]) -> None:
+        """Takes requests until the client ends the stream; the writer is woken at the end too."""
+        try:
+            first = True
+            async for request in requests:
+                outcome = self.session.request(request)
+                if first:
+                    first = False
+                    self.log.info("stream opened", node=self.session.node_id, client=self.session.user_agent)
+                self._note(outcome, request)
+        finally:
+            self.wake.set()
+
+    def _note(self, outcome: Outcome, request: discovery_pb2.DiscoveryRequest) -> None:
+        """Counts and logs what a request meant."""
+        label = outcome.type.label if outcome.type else "other"
+        metrics.requests.labels(label, outcome.kind.value).inc()
+        self.log.debug("request", type=label, kind=outcome.kind.value, names=_some(request.resource_names))
+        if outcome.rejection is not None:
+            metrics.rejections.labels(label).inc()
+            self.log.warning(
+                "client refuses a response; it keeps what it had",
+                node=self.session.node_id,
+                type=label,
+                version=outcome.rejection.version,
+                reason=outcome.rejection.message[:2000],
+            )
+        elif outcome.kind is Kind.UNKNOWN_TYPE:
+            self.log.info("client asks for a type that is not served", type_url=request.type_url[:200])
+        if outcome.missing:
+            self.log.info(
+                "client asks for what does not exist; it is answered when it appears",
+                node=self.session.node_id,
+                namespace=self.session.namespace,
+                type=label,
+                names=_some(outcome.missing),
+            )
+
+
+def _some(names: Iterable[str]) -> list[str]:
+    """The first few names, cut to a length that a log line can bear."""
+    return [name[:200] for name in itertools.islice(names, MAX_NAMES_LOGGED)]

@@ -1,0 +1,106 @@
+"""Puts the parts together, starts them, and stops them in order."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import grpc
+import structlog
+from aiohttp import web
+from envoy.service.discovery.v3 import discovery_pb2
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection
+
+from servicekit import listening
+from servicekit.health import add as add_health
+from servicekit.lifecycle import Stop
+from xds_server.admin import pages
+from xds_server.ads.servicer import SERVICE, AdsServicer
+from xds_server.cache import Cache
+from xds_server.discovery.files import FilesSource
+from xds_server.discovery.kubernetes import KubernetesSource
+from xds_server.discovery.registry import Changes
+from xds_server.discovery.source import Source
+from xds_server.settings import Settings
+
+log = structlog.get_logger()
+
+STOP_GRACE = 1.0
+"""Seconds that calls have to end after the streams were told to go."""
+SERVER_OPTIONS = (
+    *listening.SERVER_OPTIONS,
+    # gRPC clients ping an idle control plane every five minutes, others more often; none may be sent away for it.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # A client that vanished without a word is noticed within a minute.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+async def serve(settings: Settings, stop: Stop) -> None:
+    """Serves until it is told to stop.
+
+    Raises:
+        ConfigurationError: There is nothing to discover from.
+        AddressError: One of the addresses can't be listened on.
+    """
+    cache = Cache(settings.cluster_domain)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    servicer = AdsServicer(cache)
+    server.add_generic_rpc_handlers((servicer.handler(),))
+    # Loaded, so that reflection knows its messages.
+    assert discovery_pb2.DESCRIPTOR  # noqa: S101
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    health_servicer = add_health(server, [SERVICE])
+    synced = asyncio.Event()
+
+    def publish(changes: Changes) -> None:
+        cache.publish(changes)
+        synced.set()
+
+    source = make_source(settings, publish)
+    listening.bind(server, settings.listen)
+    admin = web.AppRunner(pages.application(source, cache, servicer), access_log=None)
+    await admin.setup()
+    await web.SockSite(admin, listening.open_socket(settings.admin_listen)).start()
+    await server.start()
+    log.info("listening", listen=settings.listen, admin_listen=settings.admin_listen)
+
+    async def become_ready() -> None:
+        await synced.wait()
+        for name in ("", SERVICE):
+            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("ready", services=len(source.registry.services))
+
+    discovering = asyncio.create_task(source.run(), name="discovery")
+    becoming_ready = asyncio.create_task(become_ready(), name="readiness")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        # Discovery never ends by itself: if it does, so must the program, loudly.
+        await asyncio.wait((discovering, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if discovering.done():
+            discovering.result()
+    finally:
+        await health_servicer.enter_graceful_shutdown()
+        servicer.close()
+        await server.stop(STOP_GRACE)
+        await admin.cleanup()
+        for task in (discovering, becoming_ready, stopping):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def make_source(settings: Settings, publish: Callable[[Changes], None]) -> Source:
+    """The source that the settings ask for."""
+    if settings.discovery == "files" and settings.discovery_dir is not None:
+        return FilesSource(
+            publish,
+            directory=settings.discovery_dir,
+            poll_interval=settings.poll_interval,
+            watch=settings.watch,
+        )
+    return KubernetesSource(
+        publish, namespaces=settings.namespaces, poll_interval=settings.poll_interval, watch=settings.watch
+    )

@@ -1,0 +1,33 @@
+"""Cluster: how requests are balanced over the endpoints."""
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import config_source_pb2, extension_pb2
+from envoy.extensions.load_balancing_policies.round_robin.v3 import round_robin_pb2
+from google.protobuf import any_pb2
+
+from xds_server.resources.types import Resource, serialise
+
+
+def build(name: str) -> Resource:
+    """A Cluster whose requests go round all endpoints alike, whatever their zones.
+
+    ``lb_policy: ROUND_ROBIN`` alone would mean to pick a locality by weight first and to go round inside it, so that
+    replies would not alternate over two zones; a bare RoundRobin in ``load_balancing_policy`` (gRFC A52) goes round
+    them all, and clients that do not know that field yet use the former.
+    """
+    policy = any_pb2.Any()
+    policy.Pack(round_robin_pb2.RoundRobin(), deterministic=True)
+    round_robin = cluster_pb2.LoadBalancingPolicy.Policy(
+        typed_extension_config=extension_pb2.TypedExtensionConfig(name="round_robin", typed_config=policy)
+    )
+    source = config_source_pb2.ConfigSource(
+        ads=config_source_pb2.AggregatedConfigSource(), resource_api_version=config_source_pb2.V3
+    )
+    cluster = cluster_pb2.Cluster(
+        name=name,
+        type=cluster_pb2.Cluster.EDS,
+        eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(eds_config=source, service_name=name),
+        lb_policy=cluster_pb2.Cluster.ROUND_ROBIN,
+        load_balancing_policy=cluster_pb2.LoadBalancingPolicy(policies=[round_robin]),
+    )
+    return serialise(name, cluster)

@@ -1,0 +1,42 @@
+"""Listener: the root of what a client asks for. It says where the routes are."""
+
+from envoy.config.core.v3 import config_source_pb2
+from envoy.config.listener.v3 import api_listener_pb2, listener_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as manager_pb2,
+)
+from google.protobuf import any_pb2
+
+from xds_server.resources.types import Resource, serialise
+
+
+def build(name: str, route: str) -> Resource:
+    """A Listener for gRPC clients.
+
+    Args:
+        name: As the client asked for it, byte for byte: clients drop a Listener of another name (gRFC A27).
+        route: Name of the RouteConfiguration.
+    """
+    manager = manager_pb2.HttpConnectionManager(
+        # gRPC ignores the prefix; Envoy insists on one.
+        stat_prefix=route,
+        rds=manager_pb2.Rds(
+            config_source=config_source_pb2.ConfigSource(
+                ads=config_source_pb2.AggregatedConfigSource(), resource_api_version=config_source_pb2.V3
+            ),
+            route_config_name=route,
+        ),
+        # The last filter must be the router, or the Listener is refused (gRFC A39).
+        http_filters=[manager_pb2.HttpFilter(name="router", typed_config=_pack(router_pb2.Router()))],
+    )
+    listener = listener_pb2.Listener(
+        name=name, api_listener=api_listener_pb2.ApiListener(api_listener=_pack(manager))
+    )
+    return serialise(name, listener)
+
+
+def _pack(message: router_pb2.Router | manager_pb2.HttpConnectionManager) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message, deterministic=True)
+    return packed

@@ -1,0 +1,69 @@
+"""The four types that gRPC clients ask for, and what they have in common."""
+
+import enum
+import hashlib
+from typing import NamedTuple
+
+from google.protobuf.message import Message
+
+
+class ResourceType(enum.Enum):
+    """A type; the value is its type URL. Declared in the order in which changes are sent.
+
+    What a resource names goes out before it: make before break.
+    https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#eventual-consistency-considerations
+    """
+
+    CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+    ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+    ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+
+    # Enum members are used as dictionary keys on every request; their identity is enough.
+    __hash__ = object.__hash__
+
+    @property
+    def label(self) -> str:
+        """A short word for logs and metrics, as the protocol calls its services."""
+        return _LABELS[self]
+
+    @property
+    def is_full_state(self) -> bool:
+        """Whether a response must hold all that the client subscribes to, because what is missing counts as deleted.
+
+        https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#grouping-resources-into-responses
+        """
+        return self in (ResourceType.LISTENER, ResourceType.CLUSTER)
+
+
+_LABELS = {
+    ResourceType.CLUSTER: "CDS",
+    ResourceType.ENDPOINTS: "EDS",
+    ResourceType.LISTENER: "LDS",
+    ResourceType.ROUTE: "RDS",
+}
+
+
+class Resource(NamedTuple):
+    """A resource, serialised once for everybody.
+
+    Attributes:
+        name: Unique within its type.
+        body: The deterministic serialisation.
+        version: A hash of the body: equal content has an equal version, on every replica and after every restart.
+    """
+
+    name: str
+    body: bytes
+    version: str
+
+
+def serialise(name: str, message: Message) -> Resource:
+    """Makes a resource of a message."""
+    body: bytes = message.SerializeToString(deterministic=True)
+    return Resource(name, body, digest(body))
+
+
+def digest(data: bytes) -> str:
+    """A short hash, for versions."""
+    return hashlib.sha256(data).hexdigest()[:16]
