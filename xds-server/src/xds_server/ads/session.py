@@ -81,6 +81,7 @@ class _Subscription:
         sent: What it was sent of what it subscribes to.
         pending: Names that may have to be sent, or to be told gone.
         owed: Those that have to be sent although the client may have them.
+        owes_all: Whether the client is still to be told what a wildcard stands for, even if that is nothing.
         rejection: The last response that it refused, until it accepts one.
     """
 
@@ -94,6 +95,7 @@ class _Subscription:
     sent: dict[str, Resource] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     owed: set[str] = field(default_factory=set)
+    owes_all: bool = False
     rejection: Rejection | None = None
 
 
@@ -221,17 +223,17 @@ class Session:
             subscription.sent = {name: sent for name, sent in subscription.sent.items() if name in names}
             subscription.pending &= names
             subscription.owed &= names
+            subscription.owes_all = False
         elif wildcard and not subscription.wildcard:
             self._cache.subscribe_all(self, kind)
-            subscription.pending.add(WILDCARD)
-            subscription.owed.add(WILDCARD)
+            subscription.owes_all = True
         added = names - subscription.names
         for name in added:
             self._cache.subscribe(self, self._key(kind, name))
         subscription.pending |= added
         subscription.owed |= added
         subscription.names, subscription.wildcard = names, wildcard
-        if subscription.pending:
+        if subscription.pending or subscription.owes_all:
             self._wake()
         if not self._cache.synced:
             return ()
@@ -240,7 +242,7 @@ class Session:
     def _additions(self, kind: ResourceType) -> Response | None:
         """A response with what is new or different; what is gone stays in it until the removals."""
         subscription = self._subscriptions.get(kind)
-        if subscription is None or not subscription.pending:
+        if subscription is None or not (subscription.pending or subscription.owes_all):
             return None
         fresh: list[Resource] = []
         gone: set[str] = set()
@@ -252,17 +254,16 @@ class Session:
                     gone.add(name)
             elif sent is None or name in subscription.owed or sent.version != resource.version:
                 fresh.append(resource)
-        everything = WILDCARD in subscription.owed
+        owes_all, subscription.owes_all = subscription.owes_all, False
         subscription.pending.clear()
-        # A name that does not exist stays owed: the client asked, and is answered when it appears.
-        subscription.owed.difference_update([WILDCARD], (resource.name for resource in fresh))
+        subscription.owed.difference_update(resource.name for resource in fresh)
         if kind.is_full_state:
             subscription.pending |= gone
         else:
             # No answer can say that these are gone; should they come back, the client gets them anew.
             for name in gone:
                 del subscription.sent[name]
-        if not fresh and not everything:
+        if not fresh and not owes_all:
             return None
         if kind.is_full_state:
             kept = [subscription.sent[name] for name in gone]

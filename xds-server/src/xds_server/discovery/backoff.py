@@ -10,7 +10,7 @@ class Backoff:
     """
 
     FIRST = 2.0
-    LAST = 30.0
+    LAST = 10.0
 
     def __init__(self) -> None:
         self._ceiling = self.FIRST

@@ -1,0 +1,118 @@
+"""A model of an xDS client, for tests: it keeps what a client keeps, and checks what a client would refuse."""
+
+from dataclasses import dataclass, field
+
+from envoy.service.discovery.v3 import discovery_pb2
+
+from xds_server.ads.session import Session
+from xds_server.model import Endpoint, Port, Service, ServiceName, SocketAddress
+from xds_server.resources.types import ResourceType
+
+LDS, RDS, CDS, EDS = ResourceType.LISTENER, ResourceType.ROUTE, ResourceType.CLUSTER, ResourceType.ENDPOINTS
+
+
+def service(name="web", *ips, namespace="shop", ports=(80,)):
+    """A service whose pods have these addresses, on every port."""
+    endpoints = tuple(Endpoint("", (SocketAddress(ip, 8080),)) for ip in sorted(ips))
+    return Service(ServiceName(namespace, name), tuple(Port("", number, True, endpoints) for number in ports))
+
+
+def changes(*services, gone=()):
+    return {**{s.name: s for s in services}, **dict.fromkeys(gone)}
+
+
+@dataclass
+class Held:
+    """What the client knows of one type."""
+
+    names: list[str] = field(default_factory=list)
+    nonce: str = ""
+    version: str = ""
+    resources: dict[str, bytes] = field(default_factory=dict)
+
+
+class Client:
+    """One stream."""
+
+    def __init__(self, cache, *, namespace="shop", node_id="node"):
+        self.woken = 0
+        self.session = Session(cache, self._wake)
+        self.held = {kind: Held() for kind in ResourceType}
+        self.nonces = set()
+        self._node = {"id": node_id, "metadata": {"NAMESPACE": namespace}}
+
+    def _wake(self):
+        self.woken += 1
+
+    def send(self, kind, names, *, nonce=None, version=None, error=None):
+        """Sends a request; the fields default to what a correct client sends."""
+        held = self.held[kind]
+        held.resources = {n: r for n, r in held.resources.items() if n in names or "*" in names}
+        held.names = list(names)
+        request = discovery_pb2.DiscoveryRequest(
+            type_url=kind.value,
+            resource_names=names,
+            response_nonce=held.nonce if nonce is None else nonce,
+            version_info=held.version if version is None else version,
+        )
+        if self._node:
+            request.node.id = self._node["id"]
+            request.node.metadata.update(self._node["metadata"])
+            self._node = None
+        if error is not None:
+            request.error_detail.code = 3
+            request.error_detail.message = error
+        return self.session.request(request)
+
+    def receive(self, *, ack=True, refuse=()):
+        """Takes every response there is; returns them as (type, names), in order."""
+        seen = []
+        while (response := self.session.next()) is not None:
+            message = discovery_pb2.DiscoveryResponse.FromString(response.body)
+            kind = ResourceType(message.type_url)
+            assert kind is response.type
+            assert message.version_info
+            assert message.nonce
+            assert message.nonce not in self.nonces, "a nonce must be unique on its stream"
+            self.nonces.add(message.nonce)
+            names = [_name(kind, item) for item in message.resources]
+            assert len(names) == len(set(names)), "a resource must not stand twice in a response"
+            held = self.held[kind]
+            wanted = set(held.names)
+            found = {
+                n: item.value
+                for n, item in zip(names, message.resources, strict=True)
+                if n in wanted or "*" in wanted
+            }
+            held.resources = found if kind.is_full_state else {**held.resources, **found}
+            held.nonce = message.nonce
+            seen.append((kind, sorted(names)))
+            if kind in refuse:
+                self.send(kind, held.names, error="refused on purpose")
+            elif ack:
+                held.version = message.version_info
+                self.send(kind, held.names)
+        return seen
+
+
+def _name(kind, item):
+    message = MESSAGES[kind].FromString(item.value)
+    assert item.type_url == kind.value
+    return message.cluster_name if kind is EDS else message.name
+
+
+def _messages():
+    from envoy.config.cluster.v3 import cluster_pb2
+    from envoy.config.endpoint.v3 import endpoint_pb2
+    from envoy.config.listener.v3 import listener_pb2
+    from envoy.config.route.v3 import route_pb2
+
+    return {
+        LDS: listener_pb2.Listener,
+        RDS: route_pb2.RouteConfiguration,
+        CDS: cluster_pb2.Cluster,
+        EDS: endpoint_pb2.ClusterLoadAssignment,
+    }
+
+
+MESSAGES = _messages()

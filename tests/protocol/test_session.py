@@ -1,0 +1,398 @@
+"""The State of the World protocol, rule by rule, as transcripts of one stream.
+
+The rules are those of https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
+"""
+
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+
+from tests.protocol.client import CDS, EDS, LDS, RDS, Client, changes, service
+from xds_server.ads.session import MAX_NAME_LENGTH, MAX_NAMES, InvalidRequestError, Kind, Session
+from xds_server.cache import Cache
+from xds_server.resources.types import ResourceType
+
+WEB, API = "web.shop:80", "api.shop:80"
+
+
+@pytest.fixture
+def cache():
+    cache = Cache("cluster.local")
+    cache.publish(changes(service("web", "10.0.0.1"), service("api", "10.0.0.2")))
+    return cache
+
+
+@pytest.fixture
+def client(cache):
+    return Client(cache)
+
+
+def test_a_cold_start_takes_four_answers(client):
+    transcript = []
+    for kind in (LDS, RDS, CDS, EDS):
+        client.send(kind, [WEB])
+        transcript += client.receive()
+    assert transcript == [(LDS, [WEB]), (RDS, [WEB]), (CDS, [WEB]), (EDS, [WEB])]
+
+
+def test_an_acknowledgement_is_not_answered(client):
+    client.send(EDS, [WEB])
+    client.receive()
+    assert client.send(EDS, [WEB]).kind is Kind.ACK
+    assert client.receive() == []
+
+
+def test_types_of_one_stream_are_independent(cache, client):
+    for kind in (CDS, EDS):
+        client.send(kind, [WEB])
+    client.receive()
+    cache.publish(changes(service("web", "10.0.0.1", "10.0.0.3")))
+    assert client.receive() == [(EDS, [WEB])]
+
+
+def test_only_the_first_request_carries_the_node(cache):
+    client = Client(cache, node_id="pod-1")
+    client.send(LDS, [WEB])
+    client.send(CDS, [WEB])
+    assert client.session.node_id == "pod-1"
+    assert len(client.receive()) == 2
+
+
+def test_a_node_without_id_or_metadata_is_served(cache):
+    session = Session(cache, lambda: None)
+    session.request(discovery_pb2.DiscoveryRequest(type_url=CDS.value, resource_names=[WEB]))
+    assert session.next() is not None
+    assert session.namespace == "default"
+
+
+def test_a_request_without_type_ends_the_stream(cache):
+    with pytest.raises(InvalidRequestError, match="type_url"):
+        Session(cache, lambda: None).request(discovery_pb2.DiscoveryRequest())
+
+
+def test_an_unknown_type_is_ignored(cache, client):
+    request = discovery_pb2.DiscoveryRequest(type_url="type.googleapis.com/some.Secret", resource_names=["x"])
+    assert client.session.request(request).kind is Kind.UNKNOWN_TYPE
+    assert client.receive() == []
+
+
+def test_a_new_name_is_answered(client):
+    client.send(EDS, [WEB])
+    client.receive()
+    client.send(EDS, [WEB, API])
+    assert client.receive() == [(EDS, [API])]
+
+
+def test_a_full_state_type_is_always_answered_in_full(client):
+    client.send(CDS, [WEB])
+    client.receive()
+    client.send(CDS, [WEB, API])
+    assert client.receive() == [(CDS, [API, WEB])]
+
+
+@pytest.mark.parametrize("kind", ResourceType)
+def test_a_name_asked_for_again_is_answered_though_nothing_changed(client, kind):
+    client.send(kind, [WEB])
+    client.receive()
+    client.send(kind, [])
+    assert client.receive() == []
+    client.send(kind, [WEB])
+    assert client.receive() == [(kind, [WEB])]
+
+
+@pytest.mark.parametrize("kind", ResourceType)
+def test_what_nobody_asks_for_any_more_is_not_sent(cache, client, kind):
+    client.send(kind, [WEB, API])
+    client.receive()
+    client.send(kind, [API])
+    cache.publish(changes(service("web", "10.0.0.9", ports=(81,))))
+    assert client.receive() == []
+
+
+def test_an_empty_list_after_names_is_no_wildcard(cache, client):
+    client.send(CDS, [WEB])
+    client.receive()
+    client.send(CDS, [])
+    cache.publish(changes(service("new", "10.0.0.9")))
+    assert client.receive() == []
+
+
+@pytest.mark.parametrize("kind", ResourceType)
+def test_a_name_that_does_not_exist_yet_is_answered_when_it_appears(cache, client, kind):
+    outcome = client.send(kind, ["new.shop:80"])
+    assert outcome.missing == ("new.shop:80",)
+    assert client.receive() == []
+    cache.publish(changes(service("new", "10.0.0.9")))
+    assert client.receive() == [(kind, ["new.shop:80"])]
+
+
+@pytest.mark.parametrize("kind", ResourceType)
+def test_what_exists_is_not_held_back_by_what_does_not(client, kind):
+    client.send(kind, [WEB, "nowhere.shop:80"])
+    assert client.receive() == [(kind, [WEB])]
+
+
+def test_a_stale_nonce_is_not_answered(cache, client):
+    client.send(EDS, [WEB])
+    client.receive()
+    old = client.held[EDS].nonce
+    cache.publish(changes(service("web", "10.0.0.5")))
+    client.receive()
+    assert client.send(EDS, [WEB, API], nonce=old).kind is Kind.STALE
+    assert client.receive() == []
+    # The client repeats all its names when it acknowledges the newer response.
+    client.send(EDS, [WEB, API])
+    assert client.receive() == [(EDS, [API])]
+
+
+def test_a_request_that_crosses_the_first_response_is_answered(client):
+    client.send(EDS, [WEB])
+    assert client.session.next() is not None
+    client.send(EDS, [WEB, API], nonce="")
+    assert client.receive() == [(EDS, [API])]
+
+
+@pytest.mark.parametrize("kind", ResourceType)
+def test_version_and_nonce_of_an_earlier_stream_do_not_matter(client, kind):
+    client.send(kind, [WEB], nonce="7", version="from-another-server")
+    assert client.receive() == [(kind, [WEB])]
+
+
+def test_the_version_is_the_content(cache, client):
+    client.send(EDS, [WEB])
+    client.receive()
+    first = client.held[EDS].version
+    cache.publish(changes(service("web", "10.0.0.5")))
+    client.receive()
+    assert client.held[EDS].version != first
+    cache.publish(changes(service("web", "10.0.0.1")))
+    client.receive()
+    assert client.held[EDS].version == first
+
+
+def test_what_changed_and_changed_back_before_it_was_sent_is_not_sent(cache, client):
+    client.send(EDS, [WEB])
+    client.receive()
+    cache.publish(changes(service("web", "10.0.0.5")))
+    cache.publish(changes(service("web", "10.0.0.1")))
+    assert client.receive() == []
+
+
+def test_a_slow_stream_gets_the_newest_content_once(cache, client):
+    client.send(EDS, [WEB])
+    client.receive()
+    for last in range(2, 250):
+        cache.publish(changes(service("web", f"10.0.0.{last}")))
+    assert client.receive() == [(EDS, [WEB])]
+    assert b"10.0.0.249" in client.held[EDS].resources[WEB]
+
+
+def test_no_pods_is_an_empty_assignment(cache, client):
+    client.send(EDS, [WEB])
+    client.receive()
+    cache.publish(changes(service("web")))
+    assert client.receive() == [(EDS, [WEB])]
+    assert b"10.0.0.1" not in client.held[EDS].resources[WEB]
+    cache.publish(changes(service("web", "10.0.0.1")))
+    assert client.receive() == [(EDS, [WEB])]
+
+
+def test_what_is_named_goes_out_before_what_names_it(cache, client):
+    for kind in (LDS, RDS, CDS, EDS):
+        client.send(kind, ["new.shop:80"])
+    cache.publish(changes(service("new", "10.0.0.9")))
+    assert [kind for kind, _ in client.receive()] == [CDS, EDS, LDS, RDS]
+
+
+def test_removals_go_last_and_what_names_goes_before_what_is_named(cache, client):
+    for kind in (LDS, CDS):
+        client.send(kind, [WEB, API, "new.shop:80"])
+    client.receive()
+    cache.publish(changes(service("new", "10.0.0.9"), gone=[service("web").name]))
+    assert client.receive() == [
+        (CDS, [API, "new.shop:80", WEB]),
+        (LDS, [API, "new.shop:80", WEB]),
+        (LDS, [API, "new.shop:80"]),
+        (CDS, [API, "new.shop:80"]),
+    ]
+
+
+@pytest.mark.parametrize("kind", [RDS, EDS])
+def test_a_service_that_goes_takes_nothing_from_a_partial_type(cache, client, kind):
+    client.send(kind, [WEB])
+    client.receive()
+    cache.publish(changes(gone=[service("web").name]))
+    assert client.receive() == []
+
+
+@pytest.mark.parametrize("kind", ResourceType)
+def test_a_service_deleted_and_made_again_is_sent_anew(cache, client, kind):
+    client.send(kind, [WEB])
+    client.receive()
+    cache.publish(changes(gone=[service("web").name]))
+    client.receive()
+    cache.publish(changes(service("web", "10.0.0.1")))
+    assert client.receive() == [(kind, [WEB])]
+
+
+def test_a_port_that_goes_takes_its_own_resources_alone(cache, client):
+    cache.publish(changes(service("web", "10.0.0.1", ports=(80, 81))))
+    client.send(CDS, [WEB, "web.shop:81"])
+    client.receive()
+    cache.publish(changes(service("web", "10.0.0.1")))
+    assert client.receive() == [(CDS, [WEB])]
+
+
+class TestBeforeTheFirstSync:
+    def test_nothing_is_answered_until_everything_is_known(self):
+        cache = Cache("cluster.local")
+        client = Client(cache)
+        for kind in ResourceType:
+            client.send(kind, [WEB])
+        assert client.receive() == []
+        cache.publish(changes(service("web", "10.0.0.1")))
+        assert [kind for kind, _ in client.receive()] == [CDS, EDS, LDS, RDS]
+
+    @pytest.mark.parametrize("kind", [LDS, CDS])
+    def test_a_wildcard_is_not_told_that_there_is_nothing(self, kind):
+        cache = Cache("cluster.local")
+        client = Client(cache)
+        client.send(kind, ["*"])
+        assert client.receive() == []
+        before = client.woken
+        cache.publish({})
+        assert client.woken > before
+        assert client.receive() == [(kind, [])]
+
+
+class TestWildcard:
+    @pytest.mark.parametrize("kind", [LDS, CDS])
+    @pytest.mark.parametrize("names", [["*"], []], ids=["explicit", "legacy"])
+    def test_everything_under_canonical_names(self, cache, client, kind, names):
+        client.held[kind].names = ["*"]
+        client.send(kind, names)
+        client.held[kind].names = ["*"]
+        response = client.session.next()
+        message = discovery_pb2.DiscoveryResponse.FromString(response.body)
+        assert len(message.resources) == 2
+        assert client.session.next() is None
+
+    @pytest.mark.parametrize("kind", [LDS, CDS])
+    def test_new_and_gone_services_are_told(self, cache, client, kind):
+        client.send(kind, ["*"])
+        assert client.receive() == [(kind, [API, WEB])]
+        cache.publish(changes(service("new", "10.0.0.9")))
+        assert client.receive() == [(kind, [API, "new.shop:80", WEB])]
+        cache.publish(changes(gone=[service("api").name]))
+        assert client.receive() == [(kind, ["new.shop:80", WEB])]
+
+    def test_a_name_beside_the_wildcard_is_answered_though_the_client_has_it(self, client):
+        client.send(CDS, ["*"])
+        client.receive()
+        client.send(CDS, ["*", WEB])
+        assert client.receive() == [(CDS, [API, WEB])]
+
+    def test_a_name_given_up_beside_the_wildcard_is_still_told_when_it_goes(self, cache, client):
+        client.send(CDS, ["*", WEB])
+        client.receive()
+        client.send(CDS, ["*"])
+        assert client.receive() == []
+        cache.publish(changes(gone=[service("web").name]))
+        assert client.receive() == [(CDS, [API])]
+
+    def test_giving_up_the_wildcard_leaves_the_names(self, cache, client):
+        client.send(CDS, ["*", WEB])
+        client.receive()
+        client.send(CDS, [WEB])
+        cache.publish(changes(service("api", "10.0.0.9", ports=(81,)), service("web", "10.0.0.9", ports=(81,))))
+        assert client.receive() == [(CDS, [])]
+
+    @pytest.mark.parametrize("kind", [RDS, EDS])
+    def test_a_partial_type_has_none(self, client, kind):
+        client.send(kind, ["*"])
+        assert client.receive() == []
+
+
+class TestRefusals:
+    def test_a_refusal_is_kept_in_the_clients_words(self, client):
+        client.send(CDS, [WEB])
+        client.receive(refuse=[CDS])
+        described = client.session.describe()["types"]["CDS"]
+        assert described["rejected"] == {
+            "version": described["version_sent"],
+            "message": "refused on purpose",
+        }
+        assert described["version_acknowledged"] == ""
+
+    def test_what_was_refused_is_not_sent_again(self, client):
+        client.send(EDS, [WEB])
+        assert client.receive(refuse=[EDS]) == [(EDS, [WEB])]
+        assert client.receive() == []
+
+    def test_other_content_is_sent_and_its_acknowledgement_clears_the_refusal(self, cache, client):
+        client.send(EDS, [WEB])
+        client.receive(refuse=[EDS])
+        cache.publish(changes(service("web", "10.0.0.7")))
+        assert client.receive() == [(EDS, [WEB])]
+        assert client.session.describe()["types"]["EDS"]["rejected"] is None
+
+    def test_a_refusal_concerns_its_stream_alone(self, cache, client):
+        other = Client(cache)
+        for each in (client, other):
+            each.send(EDS, [WEB])
+        client.receive(refuse=[EDS])
+        assert other.receive() == [(EDS, [WEB])]
+        assert other.session.describe()["types"]["EDS"]["rejected"] is None
+
+
+class TestManyStreams:
+    def test_streams_of_one_node_id_are_independent(self, cache):
+        first, second = Client(cache, node_id="same"), Client(cache, node_id="same")
+        first.send(EDS, [WEB])
+        second.send(EDS, [API])
+        assert first.receive() == [(EDS, [WEB])]
+        assert second.receive() == [(EDS, [API])]
+        first.session.close()
+        cache.publish(changes(service("api", "10.0.0.9")))
+        assert second.receive() == [(EDS, [API])]
+
+    def test_one_short_name_means_what_each_client_means(self, cache):
+        cache.publish(changes(service("web", "10.1.0.1", namespace="team", ports=(90,))))
+        here, there = Client(cache, namespace="shop"), Client(cache, namespace="team")
+        for each in (here, there):
+            each.send(LDS, ["web"])
+            assert each.receive() == [(LDS, ["web"])]
+        assert WEB.encode() in here.held[LDS].resources["web"]
+        assert b"web.team:90" in there.held[LDS].resources["web"]
+
+    def test_only_those_who_ask_are_woken(self, cache):
+        first, second = Client(cache), Client(cache)
+        first.send(EDS, [WEB])
+        second.send(EDS, [API])
+        for each in (first, second):
+            each.receive()
+            each.woken = 0
+        cache.publish(changes(service("web", "10.0.0.8")))
+        assert (first.woken, second.woken) == (1, 0)
+
+    def test_nothing_is_kept_for_nobody(self, cache):
+        clients = [Client(cache) for _ in range(20)]
+        for number, each in enumerate(clients):
+            for kind in ResourceType:
+                each.send(kind, [WEB, f"unknown-{number}", "*"])
+            each.receive()
+        assert cache.resources()
+        for each in clients:
+            each.session.close()
+        assert cache.resources() == {}
+        cache.publish(changes(service("web", "10.0.0.8"), service("other")))
+        assert cache.resources() == {}
+
+
+class TestLimits:
+    def test_too_many_names(self, client):
+        with pytest.raises(InvalidRequestError, match=f"at most {MAX_NAMES}"):
+            client.send(EDS, [str(n) for n in range(MAX_NAMES + 1)])
+
+    def test_too_long_a_name(self, client):
+        with pytest.raises(InvalidRequestError, match=f"longer than {MAX_NAME_LENGTH}"):
+            client.send(EDS, ["x" * (MAX_NAME_LENGTH + 1)])

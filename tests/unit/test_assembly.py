@@ -1,0 +1,248 @@
+"""One service from its Kubernetes objects: every port case, every condition, every oddity."""
+
+import itertools
+
+import pytest
+
+from xds_server.discovery import assembly, objects
+from xds_server.model import Endpoint, Port, Service, ServiceName, SocketAddress
+
+
+def service(*ports, name="web", **spec):
+    ports = ports or ({"name": "grpc", "port": 80},)
+    return objects.convert({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"ports": list(ports), **spec},
+    })
+
+
+def endpoint_slice(*endpoints, ports=({"name": "grpc", "port": 8080},), family="IPv4", name="web-1", **fields):
+    return objects.convert({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": family,
+        "endpoints": list(endpoints),
+        "ports": list(ports) if ports is not None else None,
+        **fields,
+    })
+
+
+def at(address, *, zone=None, pod=None, **conditions):
+    return {
+        "addresses": [address],
+        "conditions": conditions,
+        **({"zone": zone} if zone else {}),
+        **({"targetRef": {"kind": "Pod", "name": pod}} if pod else {}),
+    }
+
+
+def addresses(service_object, *slices):
+    """Per port of the service: the addresses of its endpoints, as text."""
+    found, _ = assembly.assemble(service_object, slices)
+    assert found is not None
+    return [[str(a) for e in port.endpoints for a in e.addresses] for port in found.ports]
+
+
+def problems(service_object, *slices):
+    return [problem.reason for problem in assembly.assemble(service_object, slices)[1]]
+
+
+def test_a_service_with_its_endpoints():
+    found, wrong = assembly.assemble(
+        service({"name": "grpc", "port": 80, "appProtocol": "grpc"}),
+        [endpoint_slice(at("10.0.0.2", zone="b"), at("10.0.0.1", zone="a"))],
+    )
+    assert wrong == []
+    assert found == Service(
+        ServiceName("shop", "web"),
+        (
+            Port(
+                "grpc",
+                80,
+                True,
+                (
+                    Endpoint("a", (SocketAddress("10.0.0.1", 8080),)),
+                    Endpoint("b", (SocketAddress("10.0.0.2", 8080),)),
+                ),
+            ),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ready", "serving", "terminating"), list(itertools.product([None, True, False], repeat=3))
+)
+def test_conditions_follow_the_api_for_every_combination(ready, serving, terminating):
+    conditions = {
+        name: value
+        for name, value in (("ready", ready), ("serving", serving), ("terminating", terminating))
+        if value is not None
+    }
+    is_ready = ready in (None, True)
+    is_serving = is_ready if serving is None else serving
+    healthy = is_ready and not terminating
+    draining = is_serving and bool(terminating)
+    # Beside a healthy endpoint only healthy ones count; alone, one that still serves while it ends does too.
+    other = at("10.0.0.9")
+    beside = addresses(service(), endpoint_slice(at("10.0.0.1", **conditions), other))
+    assert beside == [["10.0.0.1:8080", "10.0.0.9:8080"] if healthy else ["10.0.0.9:8080"]]
+    alone = addresses(service(), endpoint_slice(at("10.0.0.1", **conditions)))
+    assert alone == [["10.0.0.1:8080"] if healthy or draining else []]
+
+
+def test_conditions_may_be_missing_altogether():
+    assert addresses(service(), endpoint_slice({"addresses": ["10.0.0.1"]})) == [["10.0.0.1:8080"]]
+
+
+def test_all_slices_are_merged():
+    slices = [endpoint_slice(*(at(f"10.0.{n}.{i}") for i in range(100)), name=f"web-{n}") for n in range(3)]
+    assert len(addresses(service(), *slices)[0]) == 300
+
+
+@pytest.mark.parametrize(
+    ("ports", "slice_ports", "expected"),
+    [
+        pytest.param([{"port": 80}], [{"name": "", "port": 8080}], [["10.0.0.1:8080"]], id="unnamed"),
+        pytest.param([{"port": 80}], [{"port": 8080}], [["10.0.0.1:8080"]], id="unnamed, null in the slice"),
+        pytest.param(
+            [{"name": "grpc", "port": 80, "targetPort": "x"}],
+            [{"name": "grpc", "port": 9}],
+            [["10.0.0.1:9"]],
+            id="named target port",
+        ),
+        pytest.param(
+            [{"name": "a", "port": 80}, {"name": "b", "port": 81}],
+            [{"name": "b", "port": 2}, {"name": "a", "port": 1}],
+            [["10.0.0.1:1"], ["10.0.0.1:2"]],
+            id="several",
+        ),
+        pytest.param(
+            [{"name": "a", "port": 80}], [{"name": "other", "port": 1}], [[]], id="name not in the slice"
+        ),
+        pytest.param(
+            [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "tcp", "port": 53}],
+            [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "tcp", "port": 53}],
+            [["10.0.0.1:53"]],
+            id="UDP beside TCP",
+        ),
+    ],
+)
+def test_ports_are_joined_by_name(ports, slice_ports, expected):
+    assert addresses(service(*ports), endpoint_slice(at("10.0.0.1"), ports=slice_ports)) == expected
+
+
+def test_a_named_target_port_may_differ_by_slice():
+    old = endpoint_slice(at("10.0.0.1"), ports=[{"name": "grpc", "port": 1}], name="web-a")
+    new = endpoint_slice(at("10.0.0.2"), ports=[{"name": "grpc", "port": 2}], name="web-b")
+    assert addresses(service(), old, new) == [["10.0.0.1:1", "10.0.0.2:2"]]
+
+
+@pytest.mark.parametrize("spec", [{"clusterIP": "None"}, {"selector": {"app": "web"}}, {}])
+def test_headless_services_and_those_without_selector_are_like_any_other(spec):
+    assert addresses(service(**spec), endpoint_slice(at("10.0.0.1"))) == [["10.0.0.1:8080"]]
+
+
+def test_an_external_name_is_not_served_and_says_so():
+    found, wrong = assembly.assemble(service(type="ExternalName"), [])
+    assert found is None
+    assert [p.reason for p in wrong] == ["type ExternalName has no endpoints; it is not served"]
+
+
+def test_without_a_tcp_port_there_is_nothing_to_serve():
+    assert assembly.assemble(service({"name": "dns", "port": 53, "protocol": "UDP"}), []) == (None, [])
+
+
+def test_no_pods_is_a_service_without_endpoints():
+    nothing = endpoint_slice(ports=None)
+    assert addresses(service(), nothing) == [[]]
+    assert problems(service(), nothing) == []
+    assert addresses(service(), endpoint_slice(endpoints=None)) == [[]]
+
+
+def test_endpoints_without_ports_are_named_and_left_out():
+    assert addresses(service(), endpoint_slice(at("10.0.0.1"), ports=None)) == [[]]
+    assert problems(service(), endpoint_slice(at("10.0.0.1"), ports=None)) == [
+        "it has no ports, so its 1 endpoints can't be used"
+    ]
+
+
+@pytest.mark.parametrize("family", ["FQDN", "IPv9"])
+def test_an_address_type_that_is_no_ip_harms_only_its_slice(family):
+    bad = endpoint_slice(at("a.example"), family=family, name="bad")
+    good = endpoint_slice(at("10.0.0.1"), name="good")
+    assert addresses(service(), bad, good) == [["10.0.0.1:8080"]]
+    assert problems(service(), bad, good) == [
+        f"addressType '{family}' can't be used by gRPC clients; expected IPv4 or IPv6"
+    ]
+
+
+@pytest.mark.parametrize("address", ["localhost", "10.0.0", "fe80::1%eth0", ""])
+def test_an_address_that_is_no_ip_harms_only_its_endpoint(address):
+    item = endpoint_slice(at(address), at("10.0.0.1"))
+    assert addresses(service(), item) == [["10.0.0.1:8080"]]
+    assert len(problems(service(), item)) == 1
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, None])
+def test_a_port_number_out_of_range_harms_only_its_port(port):
+    item = endpoint_slice(at("10.0.0.1"), ports=[{"name": "x", "port": port}, {"name": "grpc", "port": 80}])
+    assert addresses(service(), item) == [["10.0.0.1:80"]]
+    assert problems(service(), item) == [f"port x has the number {port}; expected 1 to 65535"]
+
+
+def test_an_address_in_two_slices_counts_once_and_is_named():
+    first = endpoint_slice(at("10.0.0.1"), name="web-a")
+    second = endpoint_slice(at("10.0.0.1"), at("10.0.0.2"), name="web-b")
+    assert addresses(service(), first, second) == [["10.0.0.1:8080", "10.0.0.2:8080"]]
+    assert problems(service(), first, second) == [
+        "10.0.0.1:8080 stands in the service's slices more than once; it counts once"
+    ]
+
+
+def test_an_address_that_moves_between_slices_is_ready_if_either_says_so():
+    stale = endpoint_slice(at("10.0.0.1", ready=False), name="web-a")
+    fresh = endpoint_slice(at("10.0.0.1"), name="web-b")
+    assert addresses(service(), stale, fresh) == [["10.0.0.1:8080"]]
+
+
+class TestDualStack:
+    four = endpoint_slice(at("10.0.0.1", pod="p1", zone="a"), at("10.0.0.2", pod="p2"), name="web-4")
+    six = endpoint_slice(
+        at("fd00::1", pod="p1", zone="a"), at("fd00::2", pod="p2"), family="IPv6", name="web-6"
+    )
+
+    def test_a_pod_with_both_families_is_one_endpoint(self):
+        found, wrong = assembly.assemble(service(), [self.four, self.six])
+        assert wrong == []
+        assert found.ports[0].endpoints == (
+            Endpoint("", (SocketAddress("10.0.0.2", 8080), SocketAddress("fd00::2", 8080))),
+            Endpoint("a", (SocketAddress("10.0.0.1", 8080), SocketAddress("fd00::1", 8080))),
+        )
+
+    def test_the_first_family_of_the_service_comes_first(self):
+        found, _ = assembly.assemble(service(ipFamilies=["IPv6", "IPv4"]), [self.four, self.six])
+        assert [e.addresses[0].ip for e in found.ports[0].endpoints] == ["fd00::2", "fd00::1"]
+
+    def test_without_a_target_each_address_is_an_endpoint(self):
+        slices = [endpoint_slice(at("10.0.0.1")), endpoint_slice(at("fd00::1"), family="IPv6", name="web-6")]
+        assert addresses(service(), *slices) == [["10.0.0.1:8080", "[fd00::1]:8080"]]
+
+    def test_two_addresses_of_one_family_are_two_endpoints_whatever_their_target(self):
+        item = endpoint_slice(at("10.0.0.1", pod="p"), at("10.0.0.2", pod="p"))
+        found, _ = assembly.assemble(service(), [item])
+        assert [len(e.addresses) for e in found.ports[0].endpoints] == [1, 1]
+
+    def test_one_address_spelled_in_two_ways_is_one(self):
+        slices = [endpoint_slice(at("fd00::1"), at("FD00:0:0::1"), family="IPv6")]
+        assert addresses(service(), *slices) == [["[fd00::1]:8080"]]
+
+
+def test_order_of_objects_makes_no_difference():
+    slices = [
+        endpoint_slice(at("10.0.0.1", zone="b"), at("10.0.0.3", zone="a"), name="web-a"),
+        endpoint_slice(at("10.0.0.2", zone="a"), name="web-b"),
+    ]
+    assert assembly.assemble(service(), slices) == assembly.assemble(service(), slices[::-1])
