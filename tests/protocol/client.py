@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from xds_server.ads.session import Session
@@ -9,6 +13,13 @@ from xds_server.model import Endpoint, Port, Service, ServiceName, SocketAddress
 from xds_server.resources.types import ResourceType
 
 LDS, RDS, CDS, EDS = ResourceType.LISTENER, ResourceType.ROUTE, ResourceType.CLUSTER, ResourceType.ENDPOINTS
+
+MESSAGES = {
+    LDS: listener_pb2.Listener,
+    RDS: route_pb2.RouteConfiguration,
+    CDS: cluster_pb2.Cluster,
+    EDS: endpoint_pb2.ClusterLoadAssignment,
+}
 
 
 def service(name="web", *ips, namespace="shop", ports=(80,)):
@@ -99,20 +110,3 @@ def _name(kind, item):
     message = MESSAGES[kind].FromString(item.value)
     assert item.type_url == kind.value
     return message.cluster_name if kind is EDS else message.name
-
-
-def _messages():
-    from envoy.config.cluster.v3 import cluster_pb2
-    from envoy.config.endpoint.v3 import endpoint_pb2
-    from envoy.config.listener.v3 import listener_pb2
-    from envoy.config.route.v3 import route_pb2
-
-    return {
-        LDS: listener_pb2.Listener,
-        RDS: route_pb2.RouteConfiguration,
-        CDS: cluster_pb2.Cluster,
-        EDS: endpoint_pb2.ClusterLoadAssignment,
-    }
-
-
-MESSAGES = _messages()

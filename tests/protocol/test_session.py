@@ -303,7 +303,9 @@ class TestWildcard:
         client.send(CDS, ["*", WEB])
         client.receive()
         client.send(CDS, [WEB])
-        cache.publish(changes(service("api", "10.0.0.9", ports=(81,)), service("web", "10.0.0.9", ports=(81,))))
+        cache.publish(
+            changes(service("api", "10.0.0.9", ports=(81,)), service("web", "10.0.0.9", ports=(81,)))
+        )
         assert client.receive() == [(CDS, [])]
 
     @pytest.mark.parametrize("kind", [RDS, EDS])

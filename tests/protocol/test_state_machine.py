@@ -1,6 +1,7 @@
 """Random clients against a random mesh: at rest, what a client holds is exactly what the server has for it."""
 
-from hypothesis import settings, strategies as st
+from hypothesis import settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.protocol.client import CDS, LDS, Client, changes, service

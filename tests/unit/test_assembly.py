@@ -10,24 +10,30 @@ from xds_server.model import Endpoint, Port, Service, ServiceName, SocketAddress
 
 def service(*ports, name="web", **spec):
     ports = ports or ({"name": "grpc", "port": 80},)
-    return objects.convert({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": "shop"},
-        "spec": {"ports": list(ports), **spec},
-    })
+    return objects.convert(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"ports": list(ports), **spec},
+        }
+    )
 
 
-def endpoint_slice(*endpoints, ports=({"name": "grpc", "port": 8080},), family="IPv4", name="web-1", **fields):
-    return objects.convert({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
-        "addressType": family,
-        "endpoints": list(endpoints),
-        "ports": list(ports) if ports is not None else None,
-        **fields,
-    })
+def endpoint_slice(
+    *endpoints, ports=({"name": "grpc", "port": 8080},), family="IPv4", name="web-1", **fields
+):
+    return objects.convert(
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": family,
+            "endpoints": list(endpoints),
+            "ports": list(ports) if ports is not None else None,
+            **fields,
+        }
+    )
 
 
 def at(address, *, zone=None, pod=None, **conditions):

@@ -3,11 +3,11 @@
 It must not know which program listens where.
 """
 
-import errno
 import re
 import socket
 from typing import NamedTuple
 
+from servicekit import listening
 from servicekit.errors import AddressError, ConfigurationError
 
 LOOPBACK = "127.0.0.1"
@@ -36,7 +36,7 @@ def parse(variable: str, text: str) -> Address:
     """Read HOST:PORT from an environment variable.
 
     Raises:
-        ConfigurationError: it is none, or its port is 0, which nobody here would learn the meaning of.
+        ConfigurationError: it is none, or its port is 0, of which the clients would not hear what it became.
     """
     match = _PATTERN.fullmatch(text)
     if match is None or not 0 < int(match["port"]) <= _HIGHEST_PORT:
@@ -53,33 +53,13 @@ def require_free(variable: str, address: Address) -> None:
         AddressError: it cannot.
     """
     try:
-        with _bound(address):
-            pass
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise AddressError(
-                f"port {address.port} is taken ({variable}={address}): end the program that has it "
-                f"(`lsof -i :{address.port}` names it), or take another, like "
-                f"{variable}={address._replace(port=address.port % _HIGHEST_PORT + 1)}"
-            ) from error
-        raise AddressError(f"cannot listen on {variable}={address}: {error.strerror}") from error
+        listening.open_socket(str(address)).close()
+    except AddressError as error:
+        raise AddressError(f"{variable}: {error}") from error
 
 
 def free_port() -> int:
     """Find a TCP port of the loopback interface that is free now, though somebody may take it meanwhile."""
-    with _bound(Address(LOOPBACK, 0)) as found:
+    with socket.create_server((LOOPBACK, 0)) as found:
         port: int = found.getsockname()[1]
         return port
-
-
-def _bound(address: Address) -> socket.socket:
-    family, kind, protocol, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
-    found = socket.socket(family, kind, protocol)
-    try:
-        # As gRPC and asyncio do: connections that ended lately leave the port free for listening.
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(resolved)
-    except OSError:
-        found.close()
-        raise
-    return found

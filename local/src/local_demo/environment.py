@@ -58,8 +58,10 @@ def of_client(user: Environment, name: str, where: Listening) -> Environment:
         ],
         "node": {"id": f"{name}.default", "metadata": {"NAMESPACE": "default"}, "locality": {}},
     }
-    # gRPC prefers the file that GRPC_XDS_BOOTSTRAP names: one of the user's would lead to another xds-server.
-    return _common(user) | {"GRPC_XDS_BOOTSTRAP": "", "GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap)}
+    result = _common(user) | {"GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap)}
+    # gRPC would prefer a file that this names, and so another xds-server.
+    result.pop("GRPC_XDS_BOOTSTRAP", None)
+    return result
 
 
 def _common(user: Environment) -> dict[str, str]:

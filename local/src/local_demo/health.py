@@ -4,7 +4,7 @@ It must not know what depends on it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,15 +20,15 @@ _OPTIONS = (
 )
 
 
-async def follow(address: Address, tell: Callable[[bool], None]) -> None:
-    """Tell whether what listens on `address` serves, now and at every change, for ever."""
+async def follow(address: Address) -> AsyncIterator[bool]:
+    """Say whether what listens on `address` serves, now and at every change, for ever."""
     async with grpc.aio.insecure_channel(str(address), options=_OPTIONS) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while True:
             try:
                 async for response in stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
-                    tell(response.status == health_pb2.HealthCheckResponse.SERVING)
+                    yield response.status == health_pb2.HealthCheckResponse.SERVING
             except grpc.aio.AioRpcError:
                 # It has ended or does not listen yet. Its own log says why; here it counts as not serving.
-                tell(False)
+                yield False
             await asyncio.sleep(0.1)

@@ -8,17 +8,16 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from servicekit.errors import ServiceError
 
 from local_demo import health, leash, output
 from local_demo.addresses import Address
 from local_demo.environment import Environment
 from local_demo.output import Output
 from local_demo.state import State, locked
+from servicekit.errors import ServiceError
 
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0
@@ -29,10 +28,12 @@ class Launch:
     """How a program is started.
 
     Attributes:
+        command: The program's file and its arguments.
         environment: All of its environment.
         address: Where its gRPC health service is to be asked; None if it has none and is ready as soon as it runs.
     """
 
+    command: Sequence[Path | str]
     environment: Environment
     address: Address | None = None
 
@@ -49,7 +50,6 @@ class Program:
     def __init__(
         self,
         name: str,
-        executable: Path,
         next_launch: Callable[[], Launch],
         *,
         state: State,
@@ -59,12 +59,12 @@ class Program:
         self.name = name
         self.launch: Launch | None = None
         self.ready = False
-        self._executable = executable
         self._next_launch = next_launch
         self._record = state.processes / name
         self._output = output
         self._on_change = on_change
         self._process: Process | None = None
+        self._check: asyncio.Task[None] | None = None
         self._ending = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -80,7 +80,9 @@ class Program:
                     return
                 failures = 1 if clock() - started > _STEADY_SECONDS else failures + 1
                 seconds = pause(failures)
-                self._say(f"{_described(code)}; starting again {f'in {seconds:.0f} s' if seconds else 'at once'}")
+                self._say(
+                    f"{_described(code)}; starting again {f'in {seconds:.0f} s' if seconds else 'at once'}"
+                )
                 await _within(seconds, self._ending)
         finally:
             self._ended.set()
@@ -88,6 +90,9 @@ class Program:
     async def end(self, signal_number: signal.Signals, *, grace: float) -> None:
         """End it with a signal, or by force after `grace` seconds; return when it is gone."""
         self._ending.set()
+        if self._check is not None:
+            # How it is from now on is known, and a server may wait for the calls that it has open.
+            self._check.cancel()
         self._send(signal_number)
         if not await _within(grace, self._ended):
             self._say(f"has not ended {grace:.0f} s after {signal_number.name}: killed")
@@ -100,12 +105,12 @@ class Program:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._show(process))
-                check = group.create_task(self._follow_health(self.launch))
+                self._check = group.create_task(self._follow_health(self.launch))
                 if self._ending.is_set():  # told to while it was being started
                     process.kill()
                 code = await process.wait()
-                self._set_ready(False)
-                check.cancel()
+                self._set_ready(ready=False)
+                self._check.cancel()
                 return code
         finally:
             self.ready = False
@@ -118,7 +123,7 @@ class Program:
         with locked(self._record) as descriptor:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(descriptor)),
-                self._executable,
+                *launch.command,
                 env=launch.environment,
                 stdin=DEVNULL,
                 stdout=PIPE,
@@ -135,12 +140,13 @@ class Program:
 
     async def _follow_health(self, launch: Launch) -> None:
         if launch.address is None:
-            self._set_ready(True)
+            self._set_ready(ready=True)
         else:
-            await health.follow(launch.address, self._set_ready)
+            async for ready in health.follow(launch.address):
+                self._set_ready(ready=ready)
 
-    def _set_ready(self, ready: bool) -> None:  # noqa: FBT001 - the one thing it says
-        if ready != self.ready:
+    def _set_ready(self, *, ready: bool) -> None:
+        if ready != self.ready and not self._ending.is_set():
             self.ready = ready
             self._on_change(self)
 

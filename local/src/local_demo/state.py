@@ -75,7 +75,9 @@ class State:
             if pid := _holder(file):
                 os.kill(pid, signal.SIGKILL)
                 if not _wait(lambda file=file: _holder(file) is None, _PATIENCE):  # type: ignore[misc]
-                    raise ServiceError(f"{file.name} (process {pid}), left by an earlier demo, does not end: kill it")
+                    raise ServiceError(
+                        f"{file.name} (process {pid}), left by an earlier demo, does not end: kill it"
+                    )
                 ended.append(file.name)
         return ended
 

@@ -6,13 +6,11 @@ running, nor what the objects look like.
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 import watchfiles
-from servicekit.errors import ServiceError
 
 from local_demo import addresses, environment, manifests, program
 from local_demo.addresses import Address
@@ -21,6 +19,7 @@ from local_demo.manifests import Endpoint, Service
 from local_demo.output import Output
 from local_demo.program import Launch, Program
 from local_demo.state import State
+from servicekit.errors import ServiceError
 
 SERVICES = (Service("hello-server", 50051), Service("howdy-server", 50052))
 CLIENTS = {"hello-client": SERVICES[0], "howdy-client": SERVICES[1]}
@@ -86,28 +85,25 @@ class Supervisor:
         for service in SERVICES:
             self._state.want(service.name, REPLICAS)
         async with self._group:
-            xds_server = self._start(XDS_SERVER, XDS_SERVER, self._xds_server_launch)
+            xds_server = self._start(XDS_SERVER, self._xds_server_launch)
             clients: list[Program] = []
             chores = [
                 self._group.create_task(self._follow_wanted()),
-                *(
-                    self._group.create_task(self._start_client(name, xds_server, clients))
-                    for name in CLIENTS
-                ),
+                *(self._group.create_task(self._start_client(name, xds_server, clients)) for name in CLIENTS),
             ]
             await stop.wait()
             self._say("stopping")
             for chore in chores:
                 chore.cancel()
             servers = [replica.program for replicas in self._replicas.values() for replica in replicas]
-            await _end(clients)
-            await _end(servers)
-            await _end([xds_server])
+            await _end(clients, signal.SIGTERM)
+            # As Ctrl-C does: a server that drains would wait for nobody, and a person is waiting.
+            await _end(servers, signal.SIGINT)
+            await _end([xds_server], signal.SIGTERM)
 
-    def _start(self, name: str, executable: str, next_launch: Callable[[], Launch]) -> Program:
+    def _start(self, name: str, next_launch: Callable[[], Launch]) -> Program:
         started = Program(
             name,
-            self._executables[executable],
             next_launch,
             state=self._state,
             output=self._output,
@@ -118,21 +114,30 @@ class Supervisor:
 
     def _xds_server_launch(self) -> Launch:
         where = self._where
-        return Launch(environment.of_xds_server(self._user, where, self._state.endpoints), where.xds.reachable)
+        return Launch(
+            [self._executables[XDS_SERVER], "serve"],
+            environment.of_xds_server(self._user, where, self._state.endpoints),
+            where.xds.reachable,
+        )
 
     async def _start_client(self, name: str, xds_server: Program, clients: list[Program]) -> None:
         """Start a client once it can be answered, so that its first lines are no errors."""
         replicas = self._replicas[CLIENTS[name]]
         while not (xds_server.ready and all(replica.program.ready for replica in replicas)):
             await self._changed.wait()
-        launch = Launch(environment.of_client(self._user, name, self._where))
-        clients.append(self._start(name, name, lambda: launch))
+        launch = Launch([self._executables[name]], environment.of_client(self._user, name, self._where))
+        clients.append(self._start(name, lambda: launch))
 
     async def _follow_wanted(self) -> None:
         self._scale_all()
         # What a watch misses, the next second finds.
         async for _ in watchfiles.awatch(
-            self._state.replicas, watch_filter=None, debounce=50, step=10, rust_timeout=1000, yield_on_timeout=True
+            self._state.replicas,
+            watch_filter=None,
+            debounce=50,
+            step=10,
+            rust_timeout=1000,
+            yield_on_timeout=True,
         ):
             self._scale_all()
 
@@ -142,14 +147,14 @@ class Supervisor:
                 self._scale(service, self._state.wanted(service.name))
             except ServiceError as error:
                 kept = sum(not replica.draining for replica in self._replicas[service])
-                self._say(f"{error}; keeping {kept} replicas of {service.name}")
+                self._say(f"{error}; {service.name} keeps {kept}")
                 self._state.want(service.name, kept)
         self._publish()
 
     def _scale(self, service: Service, wanted: int) -> None:
         replicas = [replica for replica in self._replicas[service] if not replica.draining]
         if len(replicas) != wanted:
-            self._say(f"scaling {service.name} from {len(replicas)} to {wanted} replicas")
+            self._say(f"scaling {service.name} from {len(replicas)} to {wanted}")
         # The newest go first, as a ReplicaSet has it.
         for replica in replicas[wanted:]:
             replica.draining = True
@@ -165,9 +170,11 @@ class Supervisor:
         def next_launch() -> Launch:
             # A port that was free before may be taken by now.
             address = Address(addresses.LOOPBACK, addresses.free_port())
-            return Launch(environment.of_server(self._user, name, address), address)
+            return Launch(
+                [self._executables[service.name]], environment.of_server(self._user, name, address), address
+            )
 
-        self._replicas[service].append(Replica(self._start(name, service.name, next_launch), zone))
+        self._replicas[service].append(Replica(self._start(name, next_launch), zone))
 
     async def _remove(self, service: Service, replica: Replica) -> None:
         await replica.program.end(signal.SIGTERM, grace=_GRACE)
@@ -177,32 +184,29 @@ class Supervisor:
 
     def _on_change(self, changed: Program) -> None:
         if changed.launch is not None and changed.launch.address is not None:
-            self._say(f"{changed.name} is {'ready on' if changed.ready else 'not ready on'} {changed.launch.address}")
+            self._say(
+                f"{changed.name} is {'ready on' if changed.ready else 'not ready on'} {changed.launch.address}"
+            )
         self._publish()
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def _publish(self) -> None:
+        endpoints = {
+            service: [endpoint for replica in replicas if (endpoint := replica.endpoint())]
+            for service, replicas in self._replicas.items()
+        }
         try:
-            self._state.publish(
-                {
-                    service: [e for replica in replicas if (e := replica.endpoint())]
-                    for service, replicas in self._replicas.items()
-                }
-            )
+            self._state.publish(manifests.files(endpoints))
         except OSError as error:  # the next change or second tries again
             self._say(f"cannot write the endpoints: {error}")
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _say(self, text: str) -> None:
         self._output.write("local", text)
 
 
-async def _end(programs: Sequence[Program]) -> None:
-    """End programs as Ctrl-C does, since a person is waiting: a server that drains would wait for nobody."""
+async def _end(programs: Iterable[Program], signal_number: signal.Signals) -> None:
+    """End programs together; SIGTERM for those that are starting, as Python shows a traceback for SIGINT then."""
     await asyncio.gather(
-        *(
-            # A Python that is still starting shows a traceback for SIGINT.
-            each.end(signal.SIGINT if each.ready else signal.SIGTERM, grace=_LAST_GRACE)
-            for each in programs
-        )
+        *(each.end(signal_number if each.ready else signal.SIGTERM, grace=_LAST_GRACE) for each in programs)
     )

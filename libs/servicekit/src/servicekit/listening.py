@@ -45,7 +45,9 @@ def open_socket(address: str) -> socket.socket:
     if reason := _obstacle(host, port):
         raise AddressError(f"cannot listen on {address}: {reason}")
     try:
-        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, _, _, _, where = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         dual = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
         return socket.create_server(where[:2], family=family, dualstack_ipv6=dual)
     except OSError as error:

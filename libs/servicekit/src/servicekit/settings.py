@@ -93,9 +93,10 @@ def _flags_parser(settings_type: type[ServiceSettings], program: str) -> argpars
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    for name, field in settings_type.model_fields.items():
-        variable = name.upper()
-        default = _shown(field.get_default())
+    fields = settings_type.model_fields
+    for name in sorted(fields, key=ServiceSettings.model_fields.__contains__):  # the program's own first
+        field, variable = fields[name], name.upper()
+        default = "" if field.default_factory or field.is_required() else _shown(field.default)
         source = f"{variable}, default {default}" if default else variable
         parser.add_argument(
             _flag(name),

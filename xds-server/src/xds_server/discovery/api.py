@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 import urllib3
+import yaml
 from kubernetes import client, config
 
 from servicekit.errors import ConfigurationError
@@ -30,18 +31,17 @@ class Api:
 
     def __init__(self) -> None:
         settings = client.Configuration()
+        named = os.environ.get("KUBECONFIG")
         try:
-            if os.environ.get("KUBECONFIG"):
-                config.load_kube_config(client_configuration=settings)
-            elif os.environ.get("KUBERNETES_SERVICE_HOST"):
+            if not named and os.environ.get("KUBERNETES_SERVICE_HOST"):
                 config.load_incluster_config(client_configuration=settings)
             else:
-                config.load_kube_config(client_configuration=settings)
-        except (config.ConfigException, OSError, ValueError, TypeError) as error:
-            where = os.environ.get("KUBECONFIG") or "~/.kube/config"
+                config.load_kube_config(config_file=named or "~/.kube/config", client_configuration=settings)
+        except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
             raise ConfigurationError(
-                f"no way to reach Kubernetes: {error}. Name a working kubeconfig (KUBECONFIG={where} now), "
-                "run inside a cluster with a service account, or use DISCOVERY=files"
+                f"no way to reach Kubernetes: {reason}. Name a working kubeconfig "
+                f"(now KUBECONFIG={named or ''}), run in a pod with a service account, or use DISCOVERY=files"
             ) from error
         settings.retries = False
         self.host: str = settings.host

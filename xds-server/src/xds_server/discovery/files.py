@@ -31,6 +31,7 @@ LOOK_MILLISECONDS = 1000
 """How long to wait for a notification at a time."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Identity = tuple[type[objects.Object], objects.Key]
 _COLLECTIONS: tuple[Collection, Collection] = ((objects.Service, ""), (objects.EndpointSlice, ""))
 
 
@@ -72,6 +73,7 @@ class FilesSource:
         self._files: dict[Path, _File] = {}
         self._confirmed = float("-inf")
         self._unreadable = False
+        self._doubled: set[_Identity] = set()
 
     def age(self) -> float:
         """Seconds since the folder was last read; infinite before the first time."""
@@ -118,16 +120,20 @@ class FilesSource:
         self._unreadable = False
         self._files = files
         self._confirmed = time.monotonic()
-        found: dict[tuple[type[objects.Object], objects.Key], objects.Object] = {}
+        found: dict[_Identity, objects.Object] = {}
+        doubled: set[_Identity] = set()
         for path, file in files.items():
             for item in file.items:
                 identity = (type(item), objects.key(item))
-                if identity in found and found[identity] != item:
-                    where = "/".join(identity[1])
-                    log.warning(
-                        "object stands in two files; the first counts", object=where, second=path.name
-                    )
+                if identity in found:
+                    doubled.add(identity)
+                    if identity not in self._doubled:
+                        where = "/".join(identity[1])
+                        log.warning(
+                            "object stands in two places; the first counts", object=where, second=path.name
+                        )
                 found.setdefault(identity, item)
+        self._doubled = doubled
         self.registry.replace(
             {
                 collection: [item for (kind, _), item in found.items() if kind is collection[0]]

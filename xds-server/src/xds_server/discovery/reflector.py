@@ -33,6 +33,8 @@ SILENCE = 75.0
 """Seconds of silence that end a watch: bookmarks come every minute."""
 HEALTHY_SECONDS = 1.0
 """A watch that ends sooner than this has failed, however politely."""
+MAX_RETRY_AFTER = 60.0
+"""The longest that a server may ask to be left alone, in seconds."""
 REMIND_SECONDS = 60.0
 """How often a continuing outage is logged."""
 _MENDS = {
@@ -203,7 +205,7 @@ class Reflector:
             seconds = round(now - self._failing_since)
             log.warning("the Kubernetes API still fails", path=self.path, reason=str(error), seconds=seconds)
         retry_after = error.retry_after if isinstance(error, ApiError) else 0
-        self.stop.wait(self._backoff.next(at_least=min(retry_after, Backoff.LAST)))
+        self.stop.wait(self._backoff.next(at_least=min(retry_after, MAX_RETRY_AFTER)))
 
     def _answered(self) -> None:
         """Logs the end of an outage."""

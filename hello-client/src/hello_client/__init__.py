@@ -1,0 +1,1 @@
+"""hello-client, which calls hello-server: its name and defaults; the program itself is the greeting library's."""

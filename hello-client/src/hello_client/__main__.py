@@ -1,0 +1,21 @@
+"""The hello-client program. It must not know anything but its own name and defaults."""
+
+import sys
+
+from greeting import client
+from greeting.client.settings import ClientSettings, Target
+
+
+class Settings(ClientSettings):
+    """Calls hello-server and tells who answered."""
+
+    target: Target = "xds:///hello-server.default:50051"
+
+
+def main() -> int:
+    """Run the program and return its exit code."""
+    return client.run(Settings, program="hello-client", arguments=sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

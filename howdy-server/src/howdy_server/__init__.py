@@ -1,0 +1,1 @@
+"""howdy-server, a greeter that says Howdy: its name and defaults; the program itself is the greeting library's."""

@@ -1,0 +1,171 @@
+"""What xDS brought to this process, as gRPC tells it by CSDS (gRFC A40), and what is to be said about it.
+
+Pure: responses and times come in, messages go out. It must not know where they go.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from envoy.admin.v3.config_dump_shared_pb2 import ClientResourceStatus
+from envoy.config.core.v3.health_check_pb2 import HealthStatus
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+
+from greeting.client.advice import NO_SUCH_SERVICE, NOT_DELIVERED
+from greeting.client.message import Message
+
+PATIENCE = 2.0
+"""Seconds that a resource may stay requested before that is worth a line; gRPC itself waits 15 (gRFC A57)."""
+
+_TYPES = {
+    "envoy.config.listener.v3.Listener": "LDS",
+    "envoy.config.route.v3.RouteConfiguration": "RDS",
+    "envoy.config.cluster.v3.Cluster": "CDS",
+    "envoy.config.endpoint.v3.ClusterLoadAssignment": "EDS",
+}
+_ORDER = list(_TYPES.values())
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What gRPC has of one resource."""
+
+    type: str
+    name: str
+    version: str
+    status: str
+    error: str = ""
+    rejected_version: str = ""
+    endpoints: tuple[str, ...] = ()
+
+
+Key = tuple[int, str, str]
+"""Sorts resources in the order in which a client asks for them."""
+
+
+class History:
+    """What gRPC had when we last looked, and since when it waits."""
+
+    def __init__(self) -> None:
+        self._resources: Mapping[Key, Resource] = {}
+        self._waiting_since: dict[Key, float] = {}
+        self._told: set[Key] = set()
+
+    def look(self, resources: Mapping[Key, Resource], now: float, *, connected: bool) -> list[Message]:
+        """Say what changed since the last look, and what has been waited for too long.
+
+        Without a connection (`connected`) waiting is no wonder, and the calls' errors tell why.
+        """
+        messages = changes(self._resources, resources)
+        self._resources = resources
+        waiting = [key for key, resource in resources.items() if resource.status == "REQUESTED"]
+        self._waiting_since = {key: self._waiting_since.get(key, now) for key in waiting}
+        self._told.intersection_update(waiting)
+        for key, since in self._waiting_since.items():
+            if connected and key not in self._told and now - since > PATIENCE:
+                self._told.add(key)
+                messages.append(_overdue(resources[key]))
+        return messages
+
+
+def resources(response: Any, target: str) -> dict[Key, Resource]:
+    """Read from a ClientStatusResponse what gRPC has for a target."""
+    found = [
+        _resource(config)
+        for client in response.config
+        if _scope_name(client.client_scope) == _scope_name(target)
+        for config in client.generic_xds_configs
+    ]
+    return {_key(resource): resource for resource in sorted(found, key=_key)}
+
+
+def changes(before: Mapping[Key, Resource], after: Mapping[Key, Resource]) -> list[Message]:
+    """Say what is new, different and gone from one look to the next."""
+    return [
+        *(_told(resource) for key, resource in after.items() if resource != before.get(key)),
+        *(
+            Message("xDS", {"type": gone.type, "status": "UNSUBSCRIBED", "name": gone.name})
+            for key, gone in before.items()
+            if key not in after
+        ),
+    ]
+
+
+def _told(resource: Resource) -> Message:
+    facts: dict[str, Any] = {"type": resource.type, "status": resource.status, "name": resource.name}
+    if resource.version:
+        facts["version"] = resource.version
+    if resource.type == "EDS" and resource.version:
+        facts["endpoints"] = list(resource.endpoints)
+    if resource.error:
+        facts["error"] = resource.error
+    if resource.rejected_version:
+        facts["rejected_version"] = resource.rejected_version
+    if resource.status == "DOES_NOT_EXIST":
+        facts["mend"] = NO_SUCH_SERVICE if resource.type == "LDS" else NOT_DELIVERED
+    return Message("xDS", facts, warning=resource.status not in ("REQUESTED", "ACKED"))
+
+
+def _overdue(resource: Resource) -> Message:
+    facts = {"type": resource.type, "status": resource.status, "name": resource.name}
+    if resource.type == "LDS":
+        return Message("nobody serves this target", facts | {"mend": NO_SUCH_SERVICE}, warning=True)
+    return Message("the xDS server owes a resource", facts | {"mend": NOT_DELIVERED}, warning=True)
+
+
+def _resource(config: Any) -> Resource:
+    type_name = config.type_url.rpartition("/")[2]
+    return Resource(
+        type=_TYPES.get(type_name, type_name),
+        name=config.name,
+        version=config.version_info,
+        status=_name(ClientResourceStatus, config.client_status),
+        error=" ".join(config.error_state.details.split()),
+        rejected_version=config.error_state.version_info,
+        endpoints=_endpoints(config.xds_config),
+    )
+
+
+def _endpoints(packed: Any) -> tuple[str, ...]:
+    assignment = ClusterLoadAssignment()
+    if not packed.Unpack(assignment):
+        return ()
+    return tuple(
+        sorted(
+            f"{_address(endpoint.endpoint)} {_name(HealthStatus, endpoint.health_status)}{_place(group.locality)}"
+            for group in assignment.endpoints
+            for endpoint in group.lb_endpoints
+        )
+    )
+
+
+def _address(endpoint: Any) -> str:
+    addresses = [endpoint.address, *(additional.address for additional in endpoint.additional_addresses)]
+    return "+".join(_host_port(each.socket_address) for each in addresses)
+
+
+def _host_port(address: Any) -> str:
+    host = f"[{address.address}]" if ":" in address.address else address.address
+    return f"{host}:{address.port_value}"
+
+
+def _place(locality: Any) -> str:
+    parts = [part for part in (locality.region, locality.zone, locality.sub_zone) if part]
+    return " " + "/".join(parts) if parts else ""
+
+
+def _key(resource: Resource) -> Key:
+    order = _ORDER.index(resource.type) if resource.type in _ORDER else len(_ORDER)
+    return order, resource.type, resource.name
+
+
+def _scope_name(target: str) -> str:
+    """Return what a target and its CSDS scope have in common: gRPC shortens xds:///NAME to xds:/NAME."""
+    scheme, _, rest = target.partition(":")
+    return f"{scheme.lower()}:{unquote(rest).lstrip('/')}"
+
+
+def _name(enum: Any, value: int) -> str:
+    """Return the name of an enum's value, or its number if a newer gRPC has more values."""
+    return enum.Name(value) if value in enum.values() else str(value)

@@ -1,0 +1,36 @@
+"""The settings of a greeter's client. It must not import gRPC, which reads settings of its own at import."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from servicekit.settings import Interval, ServiceSettings
+
+Target = Annotated[
+    str,
+    Field(min_length=1, description="Whom to call: xds:///SERVICE.NAMESPACE:PORT or another gRPC target."),
+]
+
+
+class ClientSettings(ServiceSettings):
+    """The settings of a greeter's client."""
+
+    target: Target
+    interval: Interval = Field(3, description="Seconds from call to call.")
+    timeout: Interval = Field(5, description="Seconds that a call may take.")
+    name: str = Field("gRPC Proxyless LB", description="Whom the server shall greet.")
+
+    @field_validator("target")
+    @classmethod
+    def _has_a_name(cls, target: str) -> str:
+        if is_xds(target) and not urlsplit(target).path.strip("/"):
+            raise ValueError(
+                "must be xds:///SERVICE.NAMESPACE:PORT, with three slashes, or another gRPC target"
+            )
+        return target
+
+
+def is_xds(target: str) -> bool:
+    """Tell whether a target is resolved by xDS, which needs a bootstrap."""
+    return target.lower().startswith("xds:")

@@ -1,0 +1,87 @@
+"""The server program: serves the greeter with health and reflection until a signal, then drains.
+
+It must not know what it is called or what it says: a program like hello-server brings both.
+"""
+
+import asyncio
+import functools
+import socket
+from collections.abc import Sequence
+from typing import Annotated
+
+import grpc
+import structlog
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha import reflection
+from pydantic import Field
+
+from greeter.v1 import greeter_pb2, greeter_pb2_grpc
+from greeting import address
+from greeting.servicer import Greeter
+from servicekit import health, lifecycle, listening, logs
+from servicekit.lifecycle import Stop
+from servicekit.settings import Delay, Port, ServiceSettings, load
+
+log = structlog.get_logger()
+
+GREETER = greeter_pb2.DESCRIPTOR.services_by_name["Greeter"].full_name
+
+GRACE = 5.0
+"""Seconds that calls may still take when the server stops; a greeting takes milliseconds."""
+
+ListenPort = Annotated[
+    Port, Field(description="The port to listen on, on all addresses; 0 takes any free one.")
+]
+Greeting = Annotated[str, Field(description="How to greet.")]
+
+
+class ServerSettings(ServiceSettings):
+    """The settings of a greeter's server."""
+
+    port: ListenPort
+    greeting: Greeting
+    drain_delay: Delay = Field(
+        5,
+        description="Seconds to go on answering after SIGTERM, while the news spreads that this server goes.",
+    )
+    hostname: str = Field(
+        default_factory=socket.gethostname, description="The name to answer with; the host's."
+    )
+    pod_ip: str = Field(
+        default_factory=address.own_ip, description="The IP address to answer with; the host's."
+    )
+
+
+def run(settings_type: type[ServerSettings], *, program: str, arguments: Sequence[str]) -> int:
+    """Run the program and return its exit code."""
+    settings = load(settings_type, program=program, arguments=arguments)
+    logs.configure(settings.log_format, settings.log_level)
+    return lifecycle.run(program, functools.partial(serve, settings))
+
+
+async def serve(settings: ServerSettings, stop: Stop) -> None:
+    """Serve until `stop`, then drain.
+
+    A stopping server is not healthy at once but goes on answering for the drain delay: whoever balances
+    over it (Kubernetes' endpoints, then xds-server, then each client) hears of it step by step.
+    """
+    server = grpc.aio.server(options=listening.SERVER_OPTIONS)
+    greeter_pb2_grpc.add_GreeterServicer_to_server(
+        Greeter(settings.greeting, settings.hostname, settings.pod_ip), server
+    )
+    status = health.add(server, [GREETER])
+    reflection.enable_server_reflection([GREETER, HEALTH, reflection.SERVICE_NAME], server)
+    port = listening.bind(server, f"[::]:{settings.port}")
+    await server.start()
+    for service in ("", GREETER):
+        await status.set(service, HealthCheckResponse.SERVING)
+    log.info("serving", port=port, hostname=settings.hostname, ip=settings.pod_ip)
+
+    await stop.wait()
+    await status.enter_graceful_shutdown()
+    if not stop.interactive:
+        log.info("not serving any more, answering still", seconds=settings.drain_delay)
+        await asyncio.sleep(settings.drain_delay)
+    await server.stop(GRACE)
+    log.info("stopped")

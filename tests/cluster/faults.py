@@ -1,0 +1,40 @@
+"""What goes wrong in clusters, made to happen on kind's nodes, and undone again whatever a test says."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.cluster import kube
+from tests.cluster.kube import Cluster
+
+
+@contextmanager
+def api_server_frozen(cluster: Cluster) -> Iterator[None]:
+    """Freeze every process of the control plane's node: connections stay open, nothing answers."""
+    node = f"{cluster.kind_name}-control-plane"
+    kube.run("docker", "pause", node)
+    try:
+        yield
+    finally:
+        kube.run("docker", "unpause", node)
+
+
+@contextmanager
+def api_server_refused(cluster: Cluster) -> Iterator[None]:
+    """Refuse all connections of pods to the API server, those that are open included.
+
+    Only pods' packets are forwarded on their way there, so kubelets and kubectl are not concerned: the pods
+    stay what they are.
+    """
+    [api_server] = cluster.get("endpointslices", "--selector", "kubernetes.io/service-name=kubernetes")
+    [endpoint], [port] = api_server["endpoints"], api_server["ports"]
+    [address] = endpoint["addresses"]
+    rule = ["--protocol", "tcp", "--destination", address, "--dport", str(port["port"])]
+    reset = ["--jump", "REJECT", "--reject-with", "tcp-reset"]
+    workers = [node["metadata"]["name"] for node in cluster.get("nodes", "--selector", "!node-role.kubernetes.io/control-plane")]
+    for worker in workers:
+        kube.run("docker", "exec", worker, "iptables", "--insert", "FORWARD", *rule, *reset)
+    try:
+        yield
+    finally:
+        for worker in workers:
+            kube.run("docker", "exec", worker, "iptables", "--delete", "FORWARD", *rule, *reset)

@@ -1,0 +1,159 @@
+"""Services from files: what a person does to files, and what editors do to them."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+import yaml
+from structlog.testing import capture_logs
+
+from servicekit.errors import ConfigurationError
+from tests.discovery.api_stub import endpoint_slice, service
+from tests.discovery.found import Found
+from xds_server.discovery.files import FilesSource
+
+ONE = {"web.shop": ["10.0.0.1:8080"]}
+TWO = {"web.shop": ["10.0.0.1:8080", "10.0.0.2:8080"]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "web.yaml", service(), endpoint_slice("10.0.0.1"))
+    return tmp_path
+
+
+def write(path, *documents):
+    """Whole or not at all, as a careful tool writes."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(yaml.dump_all(documents))
+    draft.rename(path)
+
+
+@contextlib.asynccontextmanager
+async def discover(folder, *, poll_interval=60, watch=True):
+    found = Found(None)
+    found.source = FilesSource(
+        lambda changes: found.publications.append(dict(changes)),
+        directory=folder,
+        poll_interval=poll_interval,
+        watch=watch,
+    )
+    task = asyncio.create_task(found.source.run())
+    try:
+        yield found
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_files_are_followed(folder):
+    async with discover(folder) as found:
+        await found.until_known(ONE)
+        write(folder / "more.yml", endpoint_slice("10.0.0.2", name="web-2"))
+        await found.until_known(TWO)
+        (folder / "more.yml").unlink()
+        await found.until_known(ONE)
+
+
+async def test_a_file_that_is_replaced_by_renaming(folder):
+    async with discover(folder) as found:
+        await found.until_known(ONE)
+        draft = folder / ".web.yaml"
+        draft.write_text(yaml.dump_all([service(), endpoint_slice("10.0.0.1", "10.0.0.2")]))
+        draft.rename(folder / "web.yaml")
+        await found.until_known(TWO)
+
+
+async def test_a_file_that_is_written_in_place(folder):
+    async with discover(folder) as found:
+        await found.until_known(ONE)
+        (folder / "web.yaml").write_text(yaml.dump_all([service(), endpoint_slice("10.0.0.1", "10.0.0.2")]))
+        await found.until_known(TWO)
+
+
+async def test_polling_alone(folder):
+    async with discover(folder, watch=False, poll_interval=1) as found:
+        await found.until_known(ONE)
+        write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
+        await found.until_known(TWO)
+
+
+async def test_json_and_lists(tmp_path):
+    items = [service(), endpoint_slice("10.0.0.1")]
+    (tmp_path / "all.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    bare = {key: value for key, value in service("api").items() if key in ("metadata", "spec")}
+    (tmp_path / "api.json").write_text(
+        json.dumps({"apiVersion": "v1", "kind": "ServiceList", "items": [bare]})
+    )
+    async with discover(tmp_path) as found:
+        await found.until_known({**ONE, "api.shop": []})
+
+
+async def test_other_kinds_and_other_files_do_not_matter(folder):
+    write(folder / "pod.yaml", {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}, None)
+    (folder / "notes.txt").write_text("}{")
+    with capture_logs() as logs:
+        async with discover(folder) as found:
+            await found.until_known(ONE)
+    assert [e for e in logs if e["log_level"] != "info"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("kind: [", "did not find expected node content"),
+        ("", "it is empty; delete it to remove its objects"),
+        ("just text", "expected a Kubernetes object, got str"),
+        ("kind: Service", "expected a Kubernetes object, with apiVersion and kind"),
+        ("a: &a [*a, *a]\nb: \xff", "expected a Kubernetes object"),
+    ],
+)
+async def test_a_file_that_stops_parsing_keeps_its_last_good_objects(folder, content, reason):
+    with capture_logs() as logs:
+        async with discover(folder) as found:
+            await found.until_known(ONE)
+            (folder / "web.yaml").write_text(content)
+            write(folder / "more.yaml", service("api"))
+            await found.until_known({**ONE, "api.shop": []})
+            write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
+            await found.until_known({**TWO, "api.shop": []})
+    lines = [e for e in logs if e["event"] == "file can't be understood"]
+    assert len(lines) == 1
+    assert lines[0]["file"] == "web.yaml"
+    assert reason in lines[0]["reason"]
+
+
+async def test_a_malformed_object_harms_only_itself_and_keeps_what_it_was(folder):
+    with capture_logs() as logs:
+        async with discover(folder) as found:
+            await found.until_known(ONE)
+            write(folder / "web.yaml", service(), {**endpoint_slice(), "endpoints": 7}, service("api"))
+            await found.until_known({**ONE, "api.shop": []})
+    [line] = [e for e in logs if e["event"] == "object is malformed"]
+    assert line["reason"].startswith("EndpointSlice shop/web-1: ")
+    assert line["kept"]
+
+
+async def test_of_two_objects_of_one_name_the_first_counts(folder):
+    write(folder / "zzz.yaml", endpoint_slice("10.9.9.9"))
+    with capture_logs() as logs:
+        async with discover(folder) as found:
+            await found.until_known(ONE)
+    assert [e["object"] for e in logs if "two places" in e["event"]] == ["shop/web-1"]
+
+
+async def test_a_folder_that_vanishes_takes_nothing_with_it(folder):
+    async with discover(folder, poll_interval=1) as found:
+        await found.until_known(ONE)
+        folder.rename(folder.with_name("elsewhere"))
+        await found.always(lambda: found.addresses() == ONE, 2)
+        folder.mkdir()
+        write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
+        await found.until_known(TWO)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"DISCOVERY_DIR=.*nowhere: no such folder"):
+        FilesSource(lambda _: None, directory=tmp_path / "nowhere", poll_interval=60, watch=True)

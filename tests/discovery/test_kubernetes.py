@@ -1,0 +1,228 @@
+"""The reflector against an API server that does what API servers do, and what they should not."""
+
+import asyncio
+import itertools
+
+import pytest
+from structlog.testing import capture_logs
+
+from servicekit.errors import ConfigurationError
+from tests.discovery.api_stub import endpoint_slice, service
+from xds_server.discovery import backoff
+from xds_server.discovery.kubernetes import KubernetesSource
+
+ONE = {"web.shop": ["10.0.0.1:8080"]}
+TWO = {"web.shop": ["10.0.0.1:8080", "10.0.0.2:8080"]}
+
+
+async def test_a_list_and_then_every_event(api, discover):
+    async with discover() as found:
+        await found.until_known(ONE)
+        await found.until(lambda: api.watchers("EndpointSlice") == 1, "watched")
+        api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"))
+        await found.until_known(TWO)
+        api.apply(service("api"))
+        await found.until_known({**TWO, "api.shop": []})
+        api.delete("Service", "shop", "api")
+        await found.until_known(TWO)
+        assert api.count("limit=") == 2, "one list of each kind was enough"
+
+
+async def test_pages(api, discover):
+    api.page_size = 7
+    for number in range(40):
+        api.apply(service(f"s{number}"))
+    async with discover() as found:
+        await found.until(lambda: len(found.addresses()) == 41, "all 41 services known")
+
+
+async def test_namespaces(api, discover):
+    api.apply(service("other", namespace="elsewhere"))
+    api.apply(service("mine", namespace="team"))
+    async with discover(namespaces=["shop", "team"]) as found:
+        await found.until_known({**ONE, "mine.team": []})
+        assert api.count("/api/v1/services?") == 0, "nobody may be asked for all namespaces"
+
+
+async def test_polling_alone(api, discover):
+    async with discover(watch=False, poll_interval=1) as found:
+        await found.until_known(ONE)
+        api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"))
+        await found.until_known(TWO)
+        assert api.count("watch=true") == 0
+
+
+async def test_a_poll_heals_what_the_watch_missed(api, discover):
+    async with discover(poll_interval=1) as found:
+        await found.until_known(ONE)
+        api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"), silently=True)
+        api.apply(service("api"), silently=True)
+        await found.until_known({**TWO, "api.shop": []})
+        api.delete("Service", "shop", "api", silently=True)
+        await found.until_known(TWO)
+
+
+async def test_a_poll_without_news_publishes_nothing(api, discover):
+    async with discover(poll_interval=1) as found:
+        await found.until(lambda: api.count("limit=") >= 6, "listed three times")
+        assert len(found.publications) == 1
+
+
+async def test_what_vanished_between_two_watches_vanishes(api, discover):
+    api.apply(service("api"))
+    async with discover(poll_interval=2) as found:
+        await found.until_known({**ONE, "api.shop": []})
+        api.watch_fault = "expired"
+        api.end_watches()
+        api.delete("Service", "shop", "api", silently=True)
+        await found.until_known(ONE)
+
+
+@pytest.mark.parametrize("fault", [500, 503, 429, 401, 403, 410, "hang", "close", "garbage"])
+async def test_trouble_never_takes_anything_away_and_ends_by_itself(api, discover, fault):
+    async with discover(poll_interval=1) as found:
+        await found.until_known(ONE)
+        api.fault = fault
+        api.end_watches()
+        seen = len(api.requests)
+        await found.until(lambda: len(api.requests) >= seen + 4, "asked again")
+        assert found.addresses() == ONE
+        assert len(found.publications) == 1
+        api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"), silently=True)
+        api.fault = None
+        await found.until_known(TWO)
+
+
+@pytest.mark.parametrize("fault", ["end", "expired", 410, 500, "close", "garbage"])
+async def test_watches_that_fail_at_once_do_not_hammer_the_server(api, discover, monkeypatch, fault):
+    monkeypatch.setattr(backoff.Backoff, "FIRST", 0.6)
+    monkeypatch.setattr(backoff.Backoff, "LAST", 0.6)
+    api.watch_fault = fault
+    async with discover() as found:
+        await found.until_known(ONE)
+        await found.until(lambda: api.count("endpointslices") >= 6, "tried three times or more")
+        times = [when for when, path in api.requests if "endpointslices" in path]
+        # A list and the watch after it come together; then comes a pause of half the backoff at least.
+        assert all(b - a >= 0.3 for a, b in zip(times, times[2:], strict=False))
+
+
+async def test_a_server_that_is_gone_and_comes_back(api, discover):
+    async with discover() as found:
+        await found.until_known(ONE)
+        api.stop()
+        await asyncio.sleep(0)
+        await found.always(lambda: found.addresses() == ONE, 1)
+        api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"))
+        api.start()
+        await found.until_known(TWO)
+        assert len(found.publications) == 2
+
+
+async def test_a_server_that_is_not_there_yet(api, discover):
+    api.stop()
+    async with discover() as found:
+        await found.always(lambda: not found.publications, 0.5)
+        assert found.source.age() == float("inf")
+        api.start()
+        await found.until_known(ONE)
+        assert found.source.age() < 5
+
+
+async def test_a_watch_that_falls_silent_is_given_up(api, discover):
+    # The stub ends it after a minute; the reflector asked for one second and waits little longer.
+    async with discover(poll_interval=1) as found:
+        await found.until_known(ONE)
+        api.watch_fault = "hang"
+        api.end_watches()
+        api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"), silently=True)
+        await found.until_known(TWO)
+
+
+async def test_retry_after_is_heeded(api, discover):
+    api.fault, api.retry_after = 429, 1
+    async with discover() as found:
+        await found.until(lambda: api.count("/services") >= 3, "asked three times")
+        times = [when for when, path in api.requests if "/services" in path]
+        assert all(b - a >= 0.9 for a, b in itertools.pairwise(times))
+
+
+async def test_a_malformed_object_harms_only_itself(api, discover):
+    api.apply({**service("bad"), "spec": {"ports": "none"}})
+    with capture_logs() as logs:
+        async with discover() as found:
+            await found.until_known(ONE)
+    [line] = [entry for entry in logs if entry["event"] == "object is malformed"]
+    assert line["object"] == "shop/bad"
+    assert "ports" in line["reason"]
+
+
+@pytest.mark.parametrize("relist", [True, False])
+async def test_an_object_that_becomes_malformed_stays_as_it_was(api, discover, relist):
+    async with discover(poll_interval=1 if relist else 60) as found:
+        await found.until_known(ONE)
+        await found.until(lambda: api.watchers("EndpointSlice") == 1, "watched")
+        api.apply({**endpoint_slice(), "endpoints": 7}, silently=relist)
+        api.apply(service("next"))
+        if relist:
+            lists = api.count("endpointslices?limit=")
+            await found.until(lambda: api.count("endpointslices?limit=") >= lists + 2, "listed again")
+        await found.until_known({**ONE, "next.shop": []})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "105"}}},
+        {"type": "SURPRISE", "object": {"metadata": {"name": "x"}}},
+        {"type": "DELETED", "object": {"metadata": {"name": "unknown", "namespace": "shop"}}},
+        b"",
+    ],
+)
+async def test_events_that_change_nothing(api, discover, event):
+    async with discover() as found:
+        await found.until_known(ONE)
+        await found.until(lambda: api.watchers("EndpointSlice") == 1, "watched")
+        api.send("EndpointSlice", event)
+        api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"))
+        await found.until_known(TWO)
+        assert len(found.publications) == 2
+
+
+@pytest.mark.parametrize(
+    "event", [b"{", b"[]", {"type": "ADDED"}, {"type": "ERROR", "object": {"code": 500}}]
+)
+async def test_a_watch_that_talks_rubbish_is_begun_again(api, discover, event):
+    async with discover() as found:
+        await found.until_known(ONE)
+        await found.until(lambda: api.watchers("EndpointSlice") == 1, "watched")
+        api.send("EndpointSlice", event)
+        api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"))
+        await found.until_known(TWO)
+
+
+async def test_an_outage_is_logged_once_with_its_mend_and_when_it_is_over(api, discover):
+    api.fault = 403
+    with capture_logs() as logs:
+        async with discover() as found:
+            await found.until(lambda: len(api.requests) > 8, "asked again and again")
+            api.fault = None
+            await found.until_known(ONE)
+    first = [e for e in logs if "does not answer as it should" in e["event"]]
+    assert len(first) == 2, "one line for each of the two collections"
+    assert all(
+        "403 the stub says 403" in e["reason"] and "grant get, list and watch" in e["mend"] for e in first
+    )
+    assert len([e for e in logs if e["event"] == "the Kubernetes API answers again"]) == 2
+
+
+def test_without_any_way_to_a_cluster_the_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
+    with pytest.raises(ConfigurationError, match=r"KUBECONFIG=.*DISCOVERY=files"):
+        KubernetesSource(lambda _: None, namespaces=(), poll_interval=60, watch=True)
+
+
+def test_a_kubeconfig_that_is_none_is_named(tmp_path, monkeypatch):
+    (tmp_path / "kubeconfig").write_text("}{")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    with pytest.raises(ConfigurationError, match="kubeconfig"):
+        KubernetesSource(lambda _: None, namespaces=(), poll_interval=60, watch=True)

@@ -1,0 +1,147 @@
+"""A program that runs, and what it has written so far."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.local.waiting import DEADLINE, wait_until
+
+BIN = Path(sys.executable).parent
+_PASSED_ON = ("HOME", "LANG", "PATH", "TMPDIR")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Make an environment in which nothing of whoever runs the tests changes a program."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | settings
+
+
+def free_port() -> int:
+    """Find a free port outside of the range from which the kernel takes ports for others meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+
+
+class Running:
+    """A program in a session of its own, whose stdout and stderr are read line by line."""
+
+    def __init__(self, *command: str, env: Mapping[str, str]) -> None:
+        self._lines: list[str] = []
+        self._process = subprocess.Popen(
+            [BIN / command[0], *command[1:]],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="backslashreplace",
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it as politely as it takes, and show what it wrote if the test has failed."""
+        if self._process.poll() is None:
+            self.send(signal.SIGTERM)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self.wait()
+        if error is not None:
+            sys.stdout.write("\n".join(self.lines[-400:]) + "\n")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def lines(self) -> list[str]:
+        """All lines until now."""
+        return self._lines[:]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """All lines until now that are JSON."""
+        return records(self.lines)
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def send_to_group(self, number: signal.Signals) -> None:
+        """Send a signal to all of its process group, as a terminal does for Ctrl-C."""
+        os.killpg(self._process.pid, number)
+
+    def wait(self, seconds: float = DEADLINE) -> int:
+        """Wait until it has ended and all that it wrote is read; return the exit code."""
+        code = self._process.wait(seconds)
+        self._reader.join(seconds)
+        assert self._process.stdout
+        self._process.stdout.close()
+        return code
+
+    def wait_for_line(self, *parts: str) -> str:
+        """Wait for a line with all these parts."""
+        found = wait_until(
+            f"a line with {parts} among the output",
+            lambda: [line for line in self.lines if all(part in line for part in parts)] or self._ended(),
+        )
+        return found[0]
+
+    def _ended(self) -> list[str]:
+        assert self._process.poll() is None, f"it ended with code {self._process.poll()}: {self.lines[-20:]}"
+        return []
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._lines.append(line.rstrip("\n"))
+
+
+def records(lines: list[str]) -> list[dict[str, Any]]:
+    """Read the lines that are JSON objects."""
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def run(*command: str, env: Mapping[str, str], seconds: float = DEADLINE) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(
+        [BIN / command[0], *command[1:]],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process is there and has not ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # One that has ended and that nobody has asked about yet is there still, as a zombie.
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return not Path("/proc/self").exists()

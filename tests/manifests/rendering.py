@@ -1,0 +1,79 @@
+"""What Kustomize makes of k8s/, as plain objects, and the names that every test here needs.
+
+It knows how to render, not what is right.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+Object: TypeAlias = dict[str, Any]
+
+ROOT = Path(__file__).parents[2]
+SERVERS = ("hello-server", "howdy-server")
+CLIENTS = ("hello-client", "howdy-client")
+SERVICES = ("xds-server", *SERVERS, *CLIENTS)
+
+# What users do with k8s/: each is a kustomization, written as they would write it in a folder of their own.
+USES: dict[str, Object] = {
+    **{f"base/{service}": {"resources": [f"k8s/base/{service}"]} for service in SERVICES},
+    "overlays/kind": {"resources": ["k8s/overlays/kind"]},
+    "xds-server alone in the namespace mesh": {"namespace": "mesh", "resources": ["k8s/base/xds-server"]},
+    "a client with the bootstrap": {
+        "namespace": "shop",
+        "resources": ["k8s/base/hello-client"],
+        "components": ["k8s/components/xds-client"],
+    },
+}
+
+
+@functools.cache
+def rendered(use: str) -> tuple[Object, ...]:
+    """Return the objects of one of USES."""
+    paths = {"resources", "components"}
+    with tempfile.TemporaryDirectory() as folder:
+        kustomization = {
+            key: [os.path.relpath(ROOT / path, Path(folder).resolve()) for path in value]
+            if key in paths
+            else value
+            for key, value in USES[use].items()
+        }
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        kubectl = Path(sys.executable).with_name("kubectl")
+        output = subprocess.run(
+            [kubectl, "kustomize", folder], check=True, capture_output=True, text=True
+        ).stdout
+    return tuple(yaml.safe_load_all(output))
+
+
+def of_kind(kind: str, use: str = "overlays/kind") -> dict[str, Object]:
+    """Return the objects of a kind, by name."""
+    return {found["metadata"]["name"]: found for found in rendered(use) if found["kind"] == kind}
+
+
+def workloads() -> Iterator[tuple[str, Object]]:
+    """Yield every Deployment of every use, with a name for it."""
+    for use in USES:
+        for name, deployment in of_kind("Deployment", use).items():
+            yield f"{name} of {use}", deployment
+
+
+def container(deployment: Object) -> Object:
+    """Return the one container of a Deployment."""
+    [only] = deployment["spec"]["template"]["spec"]["containers"]
+    found: Object = only
+    return found
+
+
+def environment(deployment: Object) -> dict[str, str]:
+    """Return the environment that is written out in a Deployment, leaving out what the downward API fills in."""
+    return {
+        entry["name"]: entry["value"] for entry in container(deployment).get("env", ()) if "value" in entry
+    }

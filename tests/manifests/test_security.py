@@ -1,0 +1,95 @@
+"""Every pod passes the Pod Security Standard `restricted`, and may do no more than it has to.
+
+The rules are those of https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted.
+"""
+
+import pytest
+
+from tests.manifests import rendering
+from tests.manifests.rendering import Object
+
+VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+
+every_workload = pytest.mark.parametrize(
+    "deployment", [pytest.param(deployment, id=name) for name, deployment in rendering.workloads()]
+)
+
+
+@every_workload
+def test_the_pod_shares_nothing_with_its_node(deployment: Object) -> None:
+    pod = deployment["spec"]["template"]["spec"]
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert all(set(volume) - {"name"} <= VOLUMES for volume in pod.get("volumes", ()))
+    assert all("hostPort" not in port for port in rendering.container(deployment).get("ports", ()))
+
+
+@every_workload
+def test_nothing_runs_as_root(deployment: Object) -> None:
+    context = deployment["spec"]["template"]["spec"]["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == context["runAsGroup"] == 65532, "the number that the images have as well"
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+@every_workload
+def test_a_container_can_neither_gain_rights_nor_write(deployment: Object) -> None:
+    assert rendering.container(deployment)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+
+
+@every_workload
+def test_only_xds_server_gets_a_token(deployment: Object) -> None:
+    pod = deployment["spec"]["template"]["spec"]
+    is_xds_server = deployment["metadata"]["name"] == "xds-server"
+    assert pod["automountServiceAccountToken"] is is_xds_server
+    assert pod.get("serviceAccountName", "default") == ("xds-server" if is_xds_server else "default")
+
+
+@every_workload
+def test_no_service_of_the_namespace_reaches_the_environment(deployment: Object) -> None:
+    assert deployment["spec"]["template"]["spec"]["enableServiceLinks"] is False
+
+
+@every_workload
+def test_resources_are_bounded_and_the_processor_is_not_throttled(deployment: Object) -> None:
+    resources = rendering.container(deployment)["resources"]
+    assert resources["requests"].keys() == {"cpu", "memory"}
+    assert resources["limits"].keys() == {"memory"}
+
+
+def test_xds_server_may_read_services_and_endpointslices_and_nothing_else() -> None:
+    [role] = rendering.of_kind("ClusterRole").values()
+    read = ["get", "list", "watch"]
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["services"], "verbs": read},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
+    ]
+    assert not rendering.of_kind("Role")
+
+
+@pytest.mark.parametrize(
+    ("use", "namespace"),
+    [("overlays/kind", "default"), ("xds-server alone in the namespace mesh", "mesh")],
+)
+def test_the_role_is_given_to_the_account_of_the_namespace_it_is_applied_to(use: str, namespace: str) -> None:
+    [binding] = rendering.of_kind("ClusterRoleBinding", use).values()
+    [account] = rendering.of_kind("ServiceAccount", use).values()
+    [role] = rendering.of_kind("ClusterRole", use).values()
+    deployment = rendering.of_kind("Deployment", use)["xds-server"]
+    name = account["metadata"]["name"]
+    assert account["metadata"]["namespace"] == deployment["metadata"]["namespace"] == namespace
+    assert deployment["spec"]["template"]["spec"]["serviceAccountName"] == name
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
