@@ -60,7 +60,9 @@ class Log:
         return next((line.time for line in self.lines if line.host == host), None)
 
     def __str__(self) -> str:
-        return f"{self.client}: {len(self.replies)} replies of {sorted(self.hosts)}, failures: {self.failures}"
+        return (
+            f"{self.client}: {len(self.replies)} replies of {sorted(self.hosts)}, failures: {self.failures}"
+        )
 
 
 def read(cluster: Cluster, client: str, since: datetime | None = None) -> Log:

@@ -1,15 +1,90 @@
 """The cluster that the tests run on: one made for them, or the one that CONTEXT names."""
 
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 
 import pytest
 
 from tests.cluster import clients, kube
+from tests.cluster.clients import Watch
 from tests.cluster.kube import Cluster
 
 FIGURES = pytest.StashKey[list[str]]()
+REPLICAS = {"xds-server": 1, "hello-server": 2, "howdy-server": 2}
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A name for a cluster: of one that is there, or of one that the demo's deployment will make."""
+    context = os.environ.get("CONTEXT")
+    if not context:
+        kubeconfig = tmp_path_factory.mktemp("kubeconfig") / "config"
+        made = Cluster(
+            f"kind-proxyless-test-{uuid.uuid4().hex[:6]}", {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        )
+        try:
+            yield made
+        finally:
+            made.task("cluster:delete")
+    elif context.startswith("kind-") or os.environ.get("FOREIGN_CONTEXT") == "yes":
+        yield Cluster(context, dict(os.environ))
+    else:
+        pytest.exit(
+            f"CONTEXT={context} is not a cluster of kind's: these tests restart and remove what runs in its "
+            "namespace default. If that is what you want, say FOREIGN_CONTEXT=yes as well.",
+            returncode=2,
+        )
+
+
+@pytest.fixture(scope="session")
+def demo(cluster: Cluster, figures: list[str]) -> Cluster:
+    """The cluster with the demo on it, as `task deploy` leaves it."""
+    if cluster.is_kind:
+        start = time.monotonic()
+        cluster.task("deploy")
+        figures.append(f"task deploy: {time.monotonic() - start:.0f} s")
+    for service in kube.SERVICES:
+        cluster.rolled_out(service)
+    return cluster
+
+
+@pytest.fixture
+def kind(cluster: Cluster) -> Cluster:
+    """The cluster, if its nodes and images are in reach."""
+    if not cluster.is_kind:
+        pytest.skip("needs a cluster of kind's: its images are built here, its nodes are containers")
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def calling_fast(demo: Cluster) -> Iterator[None]:
+    """Clients that call often enough to notice everything, and log for programs."""
+    for client in kube.CLIENTS:
+        demo.set_environment(client, *clients.FAST)
+    yield
+    with suppress(AssertionError):  # the last test removes the demo
+        for client in kube.CLIENTS:
+            demo.set_environment(client, *clients.SLOW)
+
+
+@pytest.fixture
+def watch(demo: Cluster, calling_fast: None) -> Watch:
+    """What the clients see from now on, with the demo as it is deployed to begin with."""
+    for service, replicas in REPLICAS.items():
+        demo.scale(service, replicas)
+    settling = Watch(demo)
+    for client in kube.CLIENTS:
+        settling.until_hosts(client, demo.pod_names(client.replace("client", "server")))
+    return Watch(demo)
+
+
+@pytest.fixture(scope="session")
+def figures(pytestconfig: pytest.Config) -> list[str]:
+    """Lines to print at the end: what was measured, and is not asserted."""
+    return pytestconfig.stash[FIGURES]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,7 +98,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(figure)
 
 
-@pytest.fixture(scope="session")
-def figures(pytestconfig: pytest.Config) -> list[str]:
-    """Lines to print at the end: what was measured and is not asserted."""
-    return pytestconfig.stash[FIGURES]
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the cluster says to the report of a failure."""
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.failed and isinstance(cluster, Cluster):
+        for question in (
+            ["get", "pods", "--all-namespaces", "--output", "wide"],
+            ["get", "events", "--sort-by", ".lastTimestamp"],
+            ["logs", "--selector", f"{kube.NAME}=xds-server", "--tail", "50"],
+        ):
+            with suppress(AssertionError):
+                report.sections.append((f"kubectl {' '.join(question)}", cluster.kubectl(*question)))
+    return report

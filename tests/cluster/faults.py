@@ -30,7 +30,10 @@ def api_server_refused(cluster: Cluster) -> Iterator[None]:
     [address] = endpoint["addresses"]
     rule = ["--protocol", "tcp", "--destination", address, "--dport", str(port["port"])]
     reset = ["--jump", "REJECT", "--reject-with", "tcp-reset"]
-    workers = [node["metadata"]["name"] for node in cluster.get("nodes", "--selector", "!node-role.kubernetes.io/control-plane")]
+    workers = [
+        node["metadata"]["name"]
+        for node in cluster.get("nodes", "--selector", "!node-role.kubernetes.io/control-plane")
+    ]
     for worker in workers:
         kube.run("docker", "exec", worker, "iptables", "--insert", "FORWARD", *rule, *reset)
     try:

@@ -43,6 +43,11 @@ class Cluster:
     """The environment of every command, KUBECONFIG above all."""
 
     @property
+    def is_kind(self) -> bool:
+        """Whether the cluster is one of kind's."""
+        return self.context.startswith("kind-")
+
+    @property
     def kind_name(self) -> str:
         """The name by which kind and Task know the cluster."""
         return self.context.removeprefix("kind-")

@@ -42,7 +42,7 @@ class ServerSettings(ServiceSettings):
     port: ListenPort
     greeting: Greeting
     drain_delay: Delay = Field(
-        5,
+        default=5,
         description="Seconds to go on answering after SIGTERM, while the news spreads that this server goes.",
     )
     hostname: str = Field(
@@ -81,7 +81,7 @@ async def serve(settings: ServerSettings, stop: Stop) -> None:
     await stop.wait()
     await status.enter_graceful_shutdown()
     if not stop.interactive:
-        log.info("not serving any more, answering still", seconds=settings.drain_delay)
+        log.info("not serving any more, still answering", seconds=settings.drain_delay)
         await asyncio.sleep(settings.drain_delay)
     await server.stop(GRACE)
     log.info("stopped")

@@ -40,10 +40,10 @@ class ServiceSettings(BaseSettings):
     )
 
     log_format: Literal["auto", "text", "json"] = Field(
-        "auto", description="How to write the log; auto: text on a terminal, JSON lines elsewhere."
+        default="auto", description="How to write the log; auto: text on a terminal, JSON lines elsewhere."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="The least level that is logged."
+        default="INFO", description="The least level that is logged."
     )
 
 

@@ -17,9 +17,9 @@ class ClientSettings(ServiceSettings):
     """The settings of a greeter's client."""
 
     target: Target
-    interval: Interval = Field(3, description="Seconds from call to call.")
-    timeout: Interval = Field(5, description="Seconds that a call may take.")
-    name: str = Field("gRPC Proxyless LB", description="Whom the server shall greet.")
+    interval: Interval = Field(default=3, description="Seconds from call to call.")
+    timeout: Interval = Field(default=5, description="Seconds that a call may take.")
+    name: str = Field(default="gRPC Proxyless LB", description="Whom the server shall greet.")
 
     @field_validator("target")
     @classmethod

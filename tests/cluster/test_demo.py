@@ -1,0 +1,316 @@
+"""The demo on a real Kubernetes, played through from `task deploy` to `task undeploy`.
+
+The tests build on each other, in this order. Where a client must not notice something, it calls 20 times a
+second and not one call may fail. How long things take is printed at the end and not asserted.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import clients, faults, kube, readiness, waiting
+from tests.cluster.clients import Watch
+from tests.cluster.kube import NAME, PART_OF, ROOT, SERVERS, SERVICES, Cluster, Object
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def server_of(client: str) -> str:
+    return client.replace("client", "server")
+
+
+def identities(cluster: Cluster, services: tuple[str, ...] = SERVICES) -> dict[str, Any]:
+    """Return what changes about the pods of services when they are replaced, restarted or not ready for a moment."""
+    return {
+        pod["metadata"]["name"]: (
+            pod["metadata"]["uid"],
+            [status["restartCount"] for status in pod["status"]["containerStatuses"]],
+            [condition["lastTransitionTime"] for condition in pod["status"]["conditions"]],
+        )
+        for service in services
+        for pod in cluster.pods(service)
+    }
+
+
+# ---- what the article shows ----
+
+
+def test_everything_is_deployed(demo: Cluster) -> None:
+    deployments = {found["metadata"]["name"]: found["status"] for found in demo.get("deployments.apps")}
+    assert {name: status["readyReplicas"] for name, status in deployments.items()} == {
+        "xds-server": 1,
+        "hello-server": 2,
+        "howdy-server": 2,
+        "hello-client": 1,
+        "howdy-client": 1,
+    }
+    assert {found["metadata"]["name"] for found in demo.get("svc")} - {"kubernetes"} == {
+        "xds-server",
+        "hello-server",
+        "howdy-server",
+    }
+    assert [pod["status"]["phase"] for pod in demo.get("pods")] == ["Running"] * 7
+
+
+def test_the_log_of_a_client_can_be_followed(demo: Cluster) -> None:
+    command = [kube.program("kubectl"), "--context", demo.context, "logs", "-f", "deployment/hello-client"]
+    with subprocess.Popen(command, env=demo.environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        lines = (line for line in process.stdout)
+        assert next(line for line in lines if "Hello gRPC Proxyless LB from host hello-server-" in line)
+        process.terminate()
+
+
+def test_deploying_again_restarts_nothing(demo: Cluster, kind: Cluster) -> None:
+    before = identities(demo)
+    kind.task("deploy")
+    assert identities(demo) == before
+
+
+def test_what_changed_is_rolled_out_and_nothing_else(demo: Cluster, kind: Cluster, tmp_path: Path) -> None:
+    others = tuple(service for service in SERVICES if service != "hello-server")
+    before, pods = identities(demo, others), demo.pod_names("hello-server")
+    changed = tmp_path / "changed"
+    shutil.copytree(
+        ROOT, changed, ignore=shutil.ignore_patterns(".*_cache", ".git", ".venv", ".build", ".local")
+    )
+    with (changed / "hello-server" / "src" / "hello_server" / "__main__.py").open("a") as program:
+        program.write("# changed\n")
+    image = ""
+    try:
+        kind.task("deploy", root=changed)
+        image = (changed / ".build" / "images" / "hello-server").read_text().strip()
+        [container] = demo.deployment("hello-server")["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == image
+        demo.rolled_out("hello-server")
+        assert not demo.pod_names("hello-server") & pods
+        assert identities(demo, others) == before
+    finally:
+        kind.task("deploy")
+        demo.rolled_out("hello-server")
+        if image:
+            kube.run("docker", "image", "rm", image)
+
+
+def test_everything_starts_where_pods_are_restricted(demo: Cluster, kind: Cluster) -> None:
+    kind.kubectl(
+        "label", "--overwrite", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted"
+    )
+    root = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "root"}}
+    root |= {"spec": {"containers": [{"name": "app", "image": "any"}]}}
+    with pytest.raises(AssertionError, match="violates PodSecurity"):
+        kind.kubectl("create", "--dry-run=server", "--filename", "-", text=json.dumps(root))
+    for service in SERVICES:
+        demo.restart(service)
+
+
+@pytest.mark.parametrize("client", kube.CLIENTS)
+def test_replies_alternate_over_pods_in_two_zones(demo: Cluster, watch: Watch, client: str) -> None:
+    pods = demo.pods(server_of(client))
+    zones = {
+        node["metadata"]["name"]: node["metadata"]["labels"].get("topology.kubernetes.io/zone")
+        for node in demo.get("nodes")
+    }
+    assert len({zones[pod["spec"]["nodeName"]] for pod in pods}) == len(pods)
+
+    waiting.until("100 replies", lambda: watch.log(client), lambda log: len(log.replies) >= 100)
+    assert clients.alternate(watch.log(client).replies[-100:], demo.pod_names(server_of(client)))
+
+
+def test_new_pods_answer_when_they_are_ready(demo: Cluster, watch: Watch, figures: list[str]) -> None:
+    delays: list[float] = []
+    for _ in range(7):
+        round_ = Watch(demo)
+        old = demo.pod_names("hello-server")
+        with readiness.watched(demo, "hello-server") as ready:
+            demo.scale("hello-server", 5)
+            round_.until_hosts("hello-client", demo.pod_names("hello-server"))
+        log = round_.log("hello-client")
+        for pod in demo.pod_names("hello-server") - old:
+            first = log.first_reply_of(pod)
+            assert first
+            delays.append((first - ready[pod]).total_seconds())
+        demo.scale("hello-server", 2)
+        round_.until_hosts("hello-client", demo.pod_names("hello-server"))
+    watch.assert_no_call_failed()
+    figures.append(
+        f"pod seen ready -> its first reply, {len(delays)} pods, INTERVAL=0.05: "
+        f"median {statistics.median(delays) * 1000:.0f} ms, worst {max(delays) * 1000:.0f} ms"
+    )
+
+
+def test_without_pods_errors_are_clear_and_pods_heal_them(demo: Cluster, watch: Watch) -> None:
+    demo.scale("hello-server", 0)
+    failures = waiting.until(
+        "calls to fail", lambda: watch.log("hello-client").failures, lambda failures: len(failures) > 2
+    )
+    assert "the Service has no ready pod" in str(failures[-1]["mend"])
+
+    demo.scale("hello-server", 2)
+    healed = Watch(demo)
+    healed.until_hosts("hello-client", demo.pod_names("hello-server"))
+    assert not watch.log("howdy-client").failures, "the other service's client has no part in this"
+
+
+# ---- what must not be noticed ----
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_rolling_restart_of_servers_fails_no_call(demo: Cluster, watch: Watch, server: str) -> None:
+    before = demo.pod_names(server)
+    demo.restart(server)
+    after = demo.pod_names(server)
+    assert not before & after
+    watch.until_hosts(server.replace("server", "client"), after)
+    watch.assert_no_call_failed()
+
+
+def assert_still_updated(demo: Cluster, watch: Watch) -> None:
+    """Assert that clients hear of new pods."""
+    demo.scale("hello-server", 3)
+    watch.until_hosts("hello-client", demo.pod_names("hello-server"))
+
+
+def test_a_restart_of_xds_server_is_not_noticed(demo: Cluster, watch: Watch) -> None:
+    demo.restart("xds-server")
+    assert_still_updated(demo, watch)
+    watch.assert_no_call_failed()
+
+
+def test_traffic_goes_on_when_the_xds_server_pod_is_deleted(demo: Cluster, watch: Watch) -> None:
+    demo.kubectl("delete", "pod", "--selector", f"{NAME}=xds-server")
+    demo.rolled_out("xds-server")
+    assert_still_updated(demo, watch)
+    watch.assert_no_call_failed()
+
+
+def test_traffic_goes_on_without_any_xds_server(demo: Cluster, watch: Watch) -> None:
+    known = demo.pod_names("hello-server")
+    demo.scale("xds-server", 0)
+    away = Watch(demo)
+    demo.scale("hello-server", 3)
+    waiting.until("100 replies", lambda: away.log("hello-client"), lambda log: len(log.replies) >= 100)
+    assert away.log("hello-client").hosts == known, "nobody could tell of the new pod"
+
+    demo.scale("xds-server", 1)
+    watch.until_hosts("hello-client", demo.pod_names("hello-server"))
+    watch.assert_no_call_failed()
+
+
+def test_an_api_server_that_hangs_is_not_noticed(demo: Cluster, kind: Cluster, watch: Watch) -> None:
+    before = identities(demo)
+    with faults.api_server_frozen(kind):
+        # longer, and Kubernetes itself would declare the nodes lost and their pods not ready
+        waiting.hold(30)
+    assert identities(demo) == before
+    watch.assert_no_call_failed()
+    assert_still_updated(demo, watch)
+    watch.assert_no_call_failed()
+
+
+def test_an_api_server_that_refuses_is_not_noticed(demo: Cluster, kind: Cluster, watch: Watch) -> None:
+    before = identities(demo)
+    connect = "import os, socket; socket.create_connection((os.environ['KUBERNETES_SERVICE_HOST'], 443), 5)"
+    ask = ("exec", "deployment/xds-server", "--", "python", "-c", connect)
+    kind.kubectl(*ask)
+    with faults.api_server_refused(kind):
+        with pytest.raises(AssertionError, match="ConnectionRefusedError"):
+            kind.kubectl(*ask)
+        waiting.hold(60)
+    assert identities(demo) == before
+    watch.assert_no_call_failed()
+    assert_still_updated(demo, watch)
+    watch.assert_no_call_failed()
+
+
+def test_polling_alone_brings_the_news_as_well(demo: Cluster, watch: Watch) -> None:
+    demo.set_environment("xds-server", "WATCH=false", "POLL_INTERVAL=1")
+    try:
+        assert_still_updated(demo, watch)
+        watch.assert_no_call_failed()
+    finally:
+        demo.set_environment("xds-server", "WATCH-", "POLL_INTERVAL-")
+
+
+def test_nothing_was_restarted_by_its_probes(demo: Cluster, watch: Watch) -> None:
+    assert {pod: restarts for pod, (_, restarts, _) in identities(demo).items() if restarts != [0]} == {}
+
+
+def test_figures(demo: Cluster, kind: Cluster, figures: list[str]) -> None:
+    for service in SERVICES:
+        image = (ROOT / ".build" / "images" / service).read_text().strip()
+        size = int(kube.run("docker", "image", "inspect", "--format", "{{.Size}}", image))
+        figures.append(f"image of {service}: {size / 1e6:.0f} MB")
+    for node in demo.get("nodes"):
+        metrics = demo.kubectl(
+            "get", "--raw", f"/api/v1/nodes/{node['metadata']['name']}/proxy/metrics/resource"
+        )
+        for line in metrics.splitlines():
+            if line.startswith('pod_memory_working_set_bytes{namespace="default",pod="'):
+                pod, value = line.split('pod="')[1].split('"')[0], float(line.split()[1])
+                figures.append(f"memory of {pod}: {value / 2**20:.0f} MiB")
+
+
+# ---- the end ----
+
+
+def test_undeploy_leaves_nothing(demo: Cluster, kind: Cluster) -> None:
+    kind.task("undeploy")
+    kinds = kind.kubectl("api-resources", "--verbs=list", "--output=name").split()
+    listable = ",".join(name for name in kinds if not name.startswith("events"))
+    left = kind.kubectl("get", listable, "--all-namespaces", "--selector", PART_OF, "--output=name")
+    assert left.split() == []
+    kind.task("undeploy")  # again: nothing to do is no error
+
+
+def test_xds_server_alone_serves_other_namespaces(kind: Cluster, tmp_path: Path) -> None:
+    """The control plane in a namespace of its own; a service and its client, who uses a short name, in another."""
+    images = {service: (ROOT / ".build" / "images" / service).read_text().strip() for service in SERVICES}
+    mesh = {
+        "namespace": "mesh",
+        "resources": ["k8s/base/xds-server"],
+    }
+    shop = {
+        "namespace": "shop",
+        "resources": ["k8s/base/hello-server", "k8s/base/hello-client"],
+        "components": ["k8s/components/xds-client"],
+    }
+    for namespace in ("mesh", "shop"):
+        kind.kubectl("create", "namespace", namespace)
+        kind.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    try:
+        for kustomization in (mesh, shop):
+            text = rendered(kind, kustomization, images, tmp_path)
+            text = text.replace("xds-server:18000", "xds-server.mesh:18000")
+            text = text.replace("xds:///hello-server.default:50051", "xds:///hello-server")
+            kind.kubectl("apply", "--filename", "-", text=text)
+        kind.rolled_out("xds-server", namespace="mesh")
+        kind.rolled_out("hello-server", namespace="shop")
+        [pod] = kind.pods("hello-server", namespace="shop")
+        waiting.until(
+            "a reply in the namespace shop",
+            lambda: kind.kubectl("logs", "deployment/hello-client", namespace="shop"),
+            lambda log: f"Hello gRPC Proxyless LB from host {pod['metadata']['name']}" in log,
+        )
+    finally:
+        kind.kubectl("delete", "namespaces", "mesh", "shop")
+        kind.kubectl("delete", "clusterroles,clusterrolebindings", "--selector", PART_OF)
+
+
+def rendered(cluster: Cluster, kustomization: Object, images: dict[str, str], folder: Path) -> str:
+    """Render a kustomization that stands in a folder outside of the repository, with the images that were built."""
+    paths = {key: kustomization.get(key, []) for key in ("resources", "components")}
+    content = {
+        **kustomization,
+        **{key: [os.path.relpath(ROOT / path, folder) for path in value] for key, value in paths.items()},
+        "images": [{"name": name, "newTag": image.partition(":")[2]} for name, image in images.items()],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    return cluster.kubectl("kustomize", str(folder))

@@ -1,0 +1,145 @@
+"""A client of the xDS server that is no gRPC client: it shows every response as it came."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+from envoy.service.discovery.v3.ads_pb2_grpc import AggregatedDiscoveryServiceStub
+from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
+
+from tests.local.waiting import wait_until
+
+
+@dataclass
+class Held:
+    """What the last response of a type held."""
+
+    version: str = ""
+    resources: dict[str, bytes] = field(default_factory=dict)
+
+
+class AdsClient:
+    """One stream to an xDS server; it accepts everything."""
+
+    def __init__(self, address: str, *, namespace: str = "default") -> None:
+        self.held: dict[type[Any], Held] = {}
+        self._names: dict[type[Any], list[str]] = {}
+        self._namespace = namespace
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        stub = AggregatedDiscoveryServiceStub(self._channel)
+        self._call = stub.StreamAggregatedResources(iter(self._requests.get, None), wait_for_ready=True)
+        self._error: grpc.RpcError | None = None
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._requests.put(None)
+        self._call.cancel()
+        self._reader.join()
+        self._channel.close()
+
+    def ask(self, kind: type[Any], *names: str) -> Held:
+        """Subscribe to resources and wait until all are there."""
+        self._names[kind] = list(names)
+        self._send(kind)
+        wait_until(
+            f"{names} as {kind.DESCRIPTOR.name}", lambda: set(names) <= self._held(kind).resources.keys()
+        )
+        return self._held(kind)
+
+    def walk(self, *targets: str) -> None:
+        """Ask for all that a gRPC client would ask for to call these targets."""
+        listeners = [Listener.FromString(value) for value in self.ask(Listener, *targets).resources.values()]
+        routes = [
+            RouteConfiguration.FromString(value)
+            for value in self.ask(RouteConfiguration, *map(_route_name, listeners)).resources.values()
+        ]
+        clusters = [
+            Cluster.FromString(value)
+            for value in self.ask(Cluster, *map(_cluster_name, routes)).resources.values()
+        ]
+        self.ask(
+            ClusterLoadAssignment, *(one.eds_cluster_config.service_name or one.name for one in clusters)
+        )
+
+    def wait_for_another(self, kind: type[Any], version: str) -> None:
+        """Wait for a response that differs from an earlier one."""
+        wait_until(f"{kind.DESCRIPTOR.name} to change", lambda: self._held(kind).version != version)
+
+    def wait_for_end(self) -> grpc.RpcError:
+        """Wait until the server ends the stream, and return the error that it gives."""
+        wait_until("the stream to end", lambda: self._error)
+        assert self._error
+        return self._error
+
+    def addresses(self, name: str) -> list[str]:
+        """Addresses of a ClusterLoadAssignment that was asked for."""
+        assignment = ClusterLoadAssignment.FromString(self._held(ClusterLoadAssignment).resources[name])
+        sockets = [
+            endpoint.endpoint.address.socket_address
+            for locality in assignment.endpoints
+            for endpoint in locality.lb_endpoints
+        ]
+        return sorted(f"{one.address}:{one.port_value}" for one in sockets)
+
+    def _held(self, kind: type[Any]) -> Held:
+        return self.held.setdefault(kind, Held())
+
+    def _send(self, kind: type[Any], **fields: str) -> None:
+        request = DiscoveryRequest(type_url=_type_url(kind), resource_names=self._names[kind], **fields)
+        request.node.id = "raw"
+        request.node.metadata["NAMESPACE"] = self._namespace
+        self._requests.put(request)
+
+    def _read(self) -> None:
+        try:
+            for response in self._responses():
+                kind = next(kind for kind in self._names if _type_url(kind) == response.type_url)
+                messages = [(kind.FromString(one.value), one.value) for one in response.resources]
+                held = self._held(kind)
+                held.version = response.version_info
+                held.resources |= {_name(message): value for message, value in messages}
+                self._send(kind, version_info=response.version_info, response_nonce=response.nonce)
+        except grpc.RpcError as error:
+            self._error = error
+
+    def _responses(self) -> Iterator[Any]:
+        return iter(self._call)
+
+
+def _type_url(kind: type[Any]) -> str:
+    return f"type.googleapis.com/{kind.DESCRIPTOR.full_name}"
+
+
+def _name(message: Any) -> str:
+    name: str = message.cluster_name if isinstance(message, ClusterLoadAssignment) else message.name
+    return name
+
+
+def _route_name(listener: Any) -> str:
+    manager = HttpConnectionManager()
+    assert listener.api_listener.api_listener.Unpack(manager)
+    name: str = manager.rds.route_config_name
+    return name
+
+
+def _cluster_name(route: Any) -> str:
+    name: str = route.virtual_hosts[0].routes[0].route.cluster
+    return name

@@ -1,0 +1,174 @@
+"""Objects and files that are not as they should be: each gets one clear line, and everything else is served."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.local import objects
+from tests.local.ads import AdsClient
+from tests.local.objects import Object
+from tests.local.waiting import wait_until
+from tests.local.xds_server import XdsServer
+
+GOOD = "good.default:50051"
+WEB = "web.default:50051"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A service that is as it should be."""
+    objects.write(
+        tmp_path / "good.yaml",
+        objects.service("good"),
+        objects.endpoint_slice("good-1", "good", **objects.endpoints("10.0.0.1", port=80)),
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[XdsServer]:
+    with XdsServer(folder) as server:
+        server.wait_until_ready()
+        yield server
+
+
+@pytest.fixture
+def client(server: XdsServer) -> Iterator[AdsClient]:
+    """Knows what is good, and asks for the Service `web` too."""
+    with AdsClient(server.address) as client:
+        client.walk(GOOD)
+        yield client
+
+
+def wait_for_addresses(client: AdsClient, name: str, *addresses: str) -> None:
+    wait_until(f"{name} at {addresses}", lambda: client.addresses(name) == list(addresses))
+
+
+USABLE = objects.endpoint_slice("web-ok", "web", **objects.endpoints("10.0.0.2", port=80))
+ENDPOINT: Object = {"addresses": ["10.0.0.3"], "conditions": {"ready": True}}
+PORTS: list[Object] = [{"name": "grpc", "port": 80, "protocol": "TCP"}]
+
+
+class Odd(NamedTuple):
+    """The fields of an EndpointSlice, what is said of it, and which of its endpoints are served all the same."""
+
+    fields: Object
+    complaint: str | None = None
+    served: Sequence[str] = ()
+
+
+ODD_SLICES = {
+    "ports empty": Odd({"endpoints": [ENDPOINT], "ports": []}, "no ports"),
+    "ports null": Odd({"endpoints": [ENDPOINT], "ports": None}, "no ports"),
+    "ports missing": Odd({"endpoints": [ENDPOINT]}, "no ports"),
+    "endpoints null": Odd({"endpoints": None, "ports": PORTS}),
+    "what is left of a service without pods": Odd({"endpoints": [], "ports": None}),
+    "conditions missing": Odd(
+        {"endpoints": [{"addresses": ["10.0.0.3"]}], "ports": PORTS}, served=["10.0.0.3:80"]
+    ),
+    "conditions null": Odd(
+        {
+            "endpoints": [
+                {
+                    "addresses": ["10.0.0.3"],
+                    "conditions": {"ready": None, "serving": None, "terminating": None},
+                }
+            ],
+            "ports": PORTS,
+        },
+        served=["10.0.0.3:80"],
+    ),
+    "addressType FQDN": Odd(
+        {"addressType": "FQDN", "endpoints": [{"addresses": ["pod.example"]}], "ports": PORTS},
+        "addressType 'FQDN'",
+    ),
+    "addressType unknown": Odd(
+        {"addressType": "Token", "endpoints": [ENDPOINT], "ports": PORTS}, "addressType 'Token'"
+    ),
+    "no IP address": Odd(
+        {"endpoints": [{"addresses": ["ten.zero"]}, ENDPOINT], "ports": PORTS},
+        "'ten.zero'",
+        ["10.0.0.3:80"],
+    ),
+    "the same address in two slices": Odd(
+        {"endpoints": [{"addresses": ["10.0.0.2"]}, ENDPOINT], "ports": PORTS},
+        "10.0.0.2:80 stands in",
+        ["10.0.0.3:80"],
+    ),
+    "endpoints of another type": Odd({"endpoints": "none", "ports": PORTS}, "endpoints"),
+    "port of another type": Odd(
+        {"endpoints": [ENDPOINT], "ports": [{"name": "grpc", "port": "http"}]}, "port"
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_SLICES.values(), ids=ODD_SLICES.keys())
+def test_an_endpoint_slice(odd: Odd, folder: Path, server: XdsServer, client: AdsClient) -> None:
+    objects.write(
+        folder / "web.yaml",
+        objects.service("web"),
+        objects.endpoint_slice("web-odd", "web", **odd.fields),
+        USABLE,
+    )
+    client.walk(GOOD, WEB)
+    wait_for_addresses(client, WEB, "10.0.0.2:80", *odd.served)
+    assert client.addresses(GOOD) == ["10.0.0.1:80"]
+    complaints = server.warnings()
+    assert len(complaints) == (odd.complaint is not None)
+    for line in complaints:
+        assert str(odd.complaint) in line["reason"]
+        assert "default/web-" in str(line), "it says which object"
+
+    # The next time that it is looked at, it is known already.
+    more = objects.endpoint_slice("web-more", "web", **objects.endpoints("10.0.0.4", port=80))
+    objects.write(folder / "more.yaml", more)
+    wait_until("the next change", lambda: "10.0.0.4:80" in client.addresses(WEB))
+    assert server.warnings() == complaints
+
+
+def test_a_service_of_type_external_name(folder: Path, server: XdsServer, client: AdsClient) -> None:
+    external = objects.service("external", type="ExternalName", externalName="example.com")
+    objects.write(folder / "web.yaml", external, objects.service("web"), USABLE)
+    client.walk(GOOD, WEB)
+    wait_for_addresses(client, WEB, "10.0.0.2:80")
+    (line,) = server.warnings()
+    assert "default/external" in str(line)
+    assert "ExternalName" in line["reason"]
+
+
+@pytest.mark.parametrize("text", ["kind: [", "\tkind: Service", "{", "- 1\n- 2\n", "just words", "\x00\x01"])
+def test_a_file_that_does_not_parse_keeps_its_last_good_objects(
+    text: str, folder: Path, server: XdsServer, client: AdsClient
+) -> None:
+    file = folder / "web.yaml"
+    objects.write(file, objects.service("web"), USABLE)
+    client.walk(GOOD, WEB)
+
+    objects.write_text(file, text)
+    wait_until("a complaint", lambda: server.warnings("web.yaml"))
+    # What comes after it is served, and what was in it stays.
+    objects.write(
+        folder / "good.yaml",
+        objects.service("good"),
+        objects.endpoint_slice("good-1", "good", **objects.endpoints("10.0.0.9", port=80)),
+    )
+    wait_for_addresses(client, GOOD, "10.0.0.9:80")
+    assert client.addresses(WEB) == ["10.0.0.2:80"]
+    assert len(server.warnings()) == 1
+
+    healed = objects.endpoint_slice("web-ok", "web", **objects.endpoints("10.0.0.5", port=80))
+    objects.write(file, objects.service("web"), healed)
+    wait_for_addresses(client, WEB, "10.0.0.5:80")
+    assert len(server.warnings()) == 1
+
+
+def test_a_file_that_never_parsed(folder: Path) -> None:
+    objects.write_text(folder / "broken.yaml", "kind: [")
+    with XdsServer(folder) as server:
+        server.wait_until_ready()
+        with AdsClient(server.address) as client:
+            client.walk(GOOD)
+            assert client.addresses(GOOD) == ["10.0.0.1:80"]
+        assert len(server.warnings("broken.yaml")) == 1

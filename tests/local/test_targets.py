@@ -1,0 +1,143 @@
+"""Every spelling of a target, asked for by a real gRPC client."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.local import objects, running
+from tests.local.running import Running
+from tests.local.waiting import wait_until
+from tests.local.xds_server import XdsServer
+
+GRPC_PORT = {"name": "grpc", "port": 50051}
+CALL = Path(__file__).with_name("call.py")
+
+
+def greeter(name: str, port: int) -> Running:
+    env = running.environment(PORT=str(port), HOSTNAME=name, POD_IP="127.0.0.1", DRAIN_DELAY="0")
+    return Running("hello-server", env=env)
+
+
+@pytest.fixture(scope="module")
+def xds_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XdsServer]:
+    """Serves four services that a target may be meant to name, each with a server that says which it is."""
+    folder = tmp_path_factory.mktemp("endpoints")
+    services = {
+        # A second port, so that a target without a port has to find the right one.
+        ("hello-server", "default"): [GRPC_PORT, {"name": "metrics", "port": 9090}],
+        ("hello-server", "other"): [GRPC_PORT],
+        ("exact-listener", "default"): [GRPC_PORT],
+        ("exact", "default"): [GRPC_PORT],
+        # Not named grpc, and one of two.
+        ("by-protocol", "default"): [
+            {"name": "web", "port": 80},
+            {"name": "api", "port": 81, "appProtocol": "kubernetes.io/h2c"},
+        ],
+    }
+    with ExitStack() as stack:
+        for (name, namespace), ports in services.items():
+            number = running.free_port()
+            stack.enter_context(greeter(f"{name}.{namespace}", number)).wait_for_line("serving")
+            grpc_port = str(ports[-1]["name"] if name == "by-protocol" else "grpc")
+            objects.write(
+                folder / f"{name}.{namespace}.yaml",
+                objects.service(name, namespace=namespace, ports=ports),
+                objects.endpoint_slice(
+                    f"{name}-1",
+                    name,
+                    namespace=namespace,
+                    **objects.endpoints("127.0.0.1", port=number, port_name=grpc_port),
+                ),
+            )
+        server = stack.enter_context(XdsServer(folder, CLUSTER_DOMAIN="cluster.local"))
+        server.wait_until_ready()
+        yield server
+
+
+def answers(xds_server: XdsServer, *names: str, namespace: str | None) -> dict[str, str]:
+    """Call xds:///NAME for each of the names as a client in a namespace; return who answered."""
+    node: dict[str, object] = {"id": "test"}
+    if namespace:
+        node["metadata"] = {"NAMESPACE": namespace}
+    bootstrap = {
+        "xds_servers": [
+            {
+                "server_uri": xds_server.address,
+                "channel_creds": [{"type": "insecure"}],
+                "server_features": ["xds_v3"],
+            }
+        ],
+        "node": node,
+    }
+    env = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=json.dumps(bootstrap))
+    result = running.run("python", str(CALL), *(f"xds:///{name}" for name in names), env=env, seconds=100)
+    assert result.returncode == 0, result.stderr
+    found: dict[str, str] = json.loads(result.stdout)
+    return {target.removeprefix("xds:///"): host for target, host in found.items()}
+
+
+@pytest.mark.parametrize("namespace", ["default", None])
+def test_all_spellings(xds_server: XdsServer, namespace: str | None) -> None:
+    spellings = [
+        "hello-server",
+        "hello-server:50051",
+        "hello-server:grpc",
+        "hello-server.default",
+        "hello-server.default:50051",
+        "hello-server.default:grpc",
+        "hello-server.default.svc",
+        "hello-server.default.svc:50051",
+        "hello-server.default.svc:grpc",
+        "hello-server.default.svc.cluster.local",
+        "hello-server.default.svc.cluster.local:50051",
+        "hello-server.default.svc.cluster.local:grpc",
+        "hello-server-listener",
+    ]
+    found = answers(xds_server, *spellings, namespace=namespace)
+    assert found == dict.fromkeys(spellings, "hello-server.default")
+
+
+def test_a_short_name_means_the_service_of_the_clients_namespace(xds_server: XdsServer) -> None:
+    names = ["hello-server", "hello-server:50051", "hello-server-listener", "hello-server.default"]
+    assert answers(xds_server, *names, namespace="other") == {
+        "hello-server": "hello-server.other",
+        "hello-server:50051": "hello-server.other",
+        "hello-server-listener": "hello-server.other",
+        "hello-server.default": "hello-server.default",
+    }
+
+
+def test_an_exact_name_wins_over_the_suffix_listener(xds_server: XdsServer) -> None:
+    assert answers(xds_server, "exact-listener", "exact", namespace="default") == {
+        "exact-listener": "exact-listener.default",
+        "exact": "exact.default",
+    }
+
+
+def test_without_a_port_the_one_that_speaks_grpc_is_taken(xds_server: XdsServer) -> None:
+    assert answers(xds_server, "by-protocol", "by-protocol:api", "by-protocol:81", namespace="default") == {
+        "by-protocol": "by-protocol.default",
+        "by-protocol:api": "by-protocol.default",
+        "by-protocol:81": "by-protocol.default",
+    }
+
+
+def test_the_client_program_takes_a_short_target(xds_server: XdsServer) -> None:
+    bootstrap = {
+        "xds_servers": [{"server_uri": xds_server.address, "channel_creds": [{"type": "insecure"}]}],
+        "node": {"id": "test", "metadata": {"NAMESPACE": "other"}},
+    }
+    env = running.environment(
+        GRPC_XDS_BOOTSTRAP_CONFIG=json.dumps(bootstrap),
+        TARGET="xds:///hello-server",
+        INTERVAL="0.05",
+        LOG_FORMAT="json",
+    )
+    with Running("hello-client", env=env) as client:
+        wait_until(
+            "a reply from the other namespace",
+            lambda: [one for one in client.records if one.get("hostname") == "hello-server.other"],
+        )

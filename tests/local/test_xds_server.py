@@ -1,0 +1,237 @@
+"""xds-server as a program: equal answers everywhere, health, pages, and its end."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from tests.local import objects, running
+from tests.local.ads import AdsClient
+from tests.local.running import Running
+from tests.local.waiting import wait_until
+from tests.local.xds_server import XdsServer
+
+ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+HEALTH = health_pb2.HealthCheckResponse
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two services, one of which has two ports, endpoints in two zones and several slices."""
+    folder = tmp_path / "endpoints"
+    folder.mkdir()
+    ports = [{"name": "grpc", "port": 50051}, {"name": "admin", "port": 9000}]
+    objects.write(
+        folder / "web.yaml",
+        objects.service("web", ports=ports),
+        *(
+            objects.endpoint_slice(
+                f"web-{zone}",
+                "web",
+                endpoints=[
+                    {
+                        "addresses": [f"10.0.{number}.{host}"],
+                        "conditions": {"ready": True},
+                        "zone": f"zone-{zone}",
+                    }
+                    for host in (7, 3, 5)
+                ],
+                ports=[{"name": "grpc", "port": 8080}, {"name": "admin", "port": 9000}],
+            )
+            for number, zone in enumerate("ba")
+        ),
+    )
+    objects.write(folder / "empty.yaml", objects.service("empty"))
+    return folder
+
+
+def test_two_servers_answer_alike_to_the_byte(folder: Path) -> None:
+    targets = ["web.default:50051", "web:admin", "empty", "web.default.svc.cluster.local:50051"]
+    with XdsServer(folder) as one, XdsServer(folder) as other:
+        with AdsClient(one.address) as first, AdsClient(other.address) as second:
+            first.walk(*targets)
+            second.walk(*targets)
+            assert first.held == second.held
+            assert all(held.version for held in first.held.values())
+
+            # The same change, seen by each for itself.
+            before = first.held[ClusterLoadAssignment].version
+            objects.write(
+                folder / "empty-1.yaml",
+                objects.endpoint_slice("empty-1", "empty", **objects.endpoints("10.0.9.1", port=80)),
+            )
+            for client in (first, second):
+                client.wait_for_another(ClusterLoadAssignment, before)
+            assert first.addresses("empty.default:50051") == ["10.0.9.1:80"]
+            assert first.held == second.held
+            changed = second.held
+
+        # One that starts later knows nothing of what was before.
+        with XdsServer(folder) as third, AdsClient(third.address) as late, AdsClient(one.address) as fresh:
+            late.walk(*targets)
+            fresh.walk(*targets)
+            assert late.held == fresh.held
+            assert {kind: held.resources for kind, held in late.held.items()} == {
+                kind: held.resources for kind, held in changed.items()
+            }
+
+
+def test_sigterm_ends_it_with_open_streams(folder: Path) -> None:
+    with XdsServer(folder) as server:
+        server.wait_until_ready()
+        with AdsClient(server.address) as one, AdsClient(server.address) as other:
+            one.walk("web.default:50051")
+            other.walk("empty.default:50051")
+            server.send(signal.SIGTERM)
+            assert server.wait(5) == 0
+            for client in (one, other):
+                error = client.wait_for_end()
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert not server.warnings()
+
+
+@contextmanager
+def api_server(port: int) -> Iterator[None]:
+    """A Kubernetes API with nothing in it, whose watches bring nothing."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            group, _, kind = self.path.partition("?")[0].removeprefix("/").rpartition("/")
+            names = {"services": "ServiceList", "endpointslices": "EndpointSliceList"}
+            body = json.dumps(
+                {
+                    "apiVersion": group.partition("/")[2],
+                    "kind": names[kind],
+                    "metadata": {"resourceVersion": "1"},
+                    "items": [],
+                }
+            ).encode()
+            watching = "watch=" in self.path
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(0 if watching else len(body)))
+            self.end_headers()
+            if not watching:
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_it_is_ready_after_the_first_sync_and_not_before(tmp_path: Path) -> None:
+    port = running.free_port()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "clusters": [{"name": "test", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "users": [{"name": "test", "user": {}}],
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    with XdsServer(DISCOVERY="kubernetes", KUBECONFIG=str(tmp_path / "kubeconfig")) as server:
+        wait_until("the admin pages", lambda: server.get("/livez") == (200, "ok\n"))
+        assert server.get("/readyz")[0] == 503
+        with grpc.insecure_channel(server.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+
+            def status(service: str) -> int:
+                answer = health.Check(
+                    health_pb2.HealthCheckRequest(service=service), timeout=10, wait_for_ready=True
+                )
+                return int(answer.status)
+
+            assert [status(""), status(ADS)] == [HEALTH.NOT_SERVING] * 2
+            with api_server(port):
+                server.wait_until_ready()
+                wait_until("health to say so too", lambda: status("") == HEALTH.SERVING)
+                assert status(ADS) == HEALTH.SERVING
+            # That the API is gone again makes nothing that is known less true.
+            wait_until("a complaint about the API", server.warnings)
+            assert server.get("/readyz")[0] == 200
+            assert status("") == HEALTH.SERVING
+
+
+def test_pages_and_reflection(folder: Path) -> None:
+    with XdsServer(folder) as server:
+        server.wait_until_ready()
+        with AdsClient(server.address) as client:
+            client.walk("web.default:50051")
+            assert "web.default" in server.get("/debug/services")[1]
+            assert "web.default:50051" in server.get("/debug/resources")[1]
+            assert "raw" in server.get("/debug/clients")[1]
+            pages = json.loads(server.get("/debug/")[1])
+            assert {server.get(page)[0] for page in pages} == {200}
+            assert "\n# TYPE " in server.get("/metrics")[1]
+            assert server.get("/nothing")[0] == 404
+        with grpc.insecure_channel(server.address) as channel:
+            database = ProtoReflectionDescriptorDatabase(channel)
+            assert {ADS, "grpc.health.v1.Health"} <= set(database.get_services())
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"POLL_INTERVAL": "soon"}, ("POLL_INTERVAL=soon",)),
+        ({"WATCH": "perhaps"}, ("WATCH=perhaps",)),
+        ({"DISCOVERY": "dns"}, ("DISCOVERY=dns", "kubernetes", "files")),
+        ({"LOG_LEVEL": "LOUD"}, ("LOG_LEVEL=LOUD", "DEBUG", "ERROR")),
+        ({"DISCOVERY": "files", "DISCOVERY_DIR": ""}, ("DISCOVERY_DIR",)),
+    ],
+)
+def test_a_wrong_setting(settings: dict[str, str], complaint: tuple[str, ...]) -> None:
+    result = running.run("xds-server", "serve", env=running.environment(**settings))
+    assert result.returncode == 2
+    assert (result.stdout + result.stderr).count("\n") == 1
+    assert all(part in result.stderr for part in complaint)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with XdsServer(tmp_path / "none") as server:
+        assert server.wait() == 2
+    assert "DISCOVERY_DIR" in server.lines[-1]
+    assert len(server.lines) == 1
+
+
+@pytest.mark.parametrize("variable", ["LISTEN", "ADMIN_LISTEN"])
+def test_a_port_that_is_taken(variable: str, folder: Path) -> None:
+    with XdsServer(folder) as first:
+        first.wait_until_ready()
+        taken = first.address if variable == "LISTEN" else first.admin
+        with Running(
+            "xds-server",
+            "serve",
+            env=running.environment(
+                **{
+                    "LISTEN": "127.0.0.1:0",
+                    "ADMIN_LISTEN": "127.0.0.1:0",
+                    "DISCOVERY": "files",
+                    "DISCOVERY_DIR": str(folder),
+                    "LOG_FORMAT": "json",
+                    variable: taken,
+                }
+            ),
+        ) as second:
+            assert second.wait() == 1
+        assert len(second.lines) == 1
+        assert f"port {taken.rpartition(':')[2]} is in use" in second.lines[0]
+        assert first.get("/readyz")[0] == 200

@@ -1,0 +1,40 @@
+"""A real xds-server that finds its services in a folder."""
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.local import running
+from tests.local.running import Running
+from tests.local.waiting import wait_until
+
+
+class XdsServer(Running):
+    """A running xds-server."""
+
+    def __init__(self, directory: Path | None = None, **settings: str) -> None:
+        self.address = f"127.0.0.1:{running.free_port()}"
+        self.admin = f"127.0.0.1:{running.free_port()}"
+        source = {"DISCOVERY": "files", "DISCOVERY_DIR": str(directory)} if directory else {}
+        common = {"LISTEN": self.address, "ADMIN_LISTEN": self.admin, "LOG_FORMAT": "json"}
+        super().__init__("xds-server", "serve", env=running.environment(**(common | source | settings)))
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text of an admin page; status 0 if nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except urllib.error.URLError:
+            return 0, ""
+
+    def wait_until_ready(self) -> None:
+        wait_until("xds-server to be ready", lambda: self._ended() or self.get("/readyz")[0] == 200)
+
+    def warnings(self, *parts: str) -> list[dict[str, Any]]:
+        """Everything worse than information in its log that has all these parts."""
+        found = [record for record in self.records if record["level"] not in ("debug", "info")]
+        return [record for record in found if all(part in str(record) for part in parts)]

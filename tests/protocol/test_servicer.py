@@ -1,0 +1,161 @@
+"""ADS over real gRPC: how streams begin and end, and that they leave nothing behind."""
+
+import asyncio
+import contextlib
+
+import grpc
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+from structlog.testing import capture_logs
+
+from tests.protocol.client import CDS, EDS, LDS, changes, service
+from xds_server.ads.servicer import SERVICE, AdsServicer
+from xds_server.cache import Cache
+
+WEB = "web.shop:80"
+
+
+@pytest.fixture
+async def cache():
+    cache = Cache("cluster.local")
+    cache.publish(changes(service("web", "10.0.0.1")))
+    return cache
+
+
+@pytest.fixture
+async def servicer(cache):
+    return AdsServicer(cache)
+
+
+@pytest.fixture
+async def channel(servicer):
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((servicer.handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    await server.stop(0)
+
+
+def open_stream(channel, method="StreamAggregatedResources"):
+    return channel.stream_stream(
+        f"/{SERVICE}/{method}",
+        request_serializer=discovery_pb2.DiscoveryRequest.SerializeToString,
+        response_deserializer=discovery_pb2.DiscoveryResponse.FromString,
+    )()
+
+
+def request(kind, *names):
+    return discovery_pb2.DiscoveryRequest(type_url=kind.value, resource_names=names)
+
+
+async def until(condition, what):
+    try:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        pytest.fail(f"after 10 s still not {what}")
+
+
+async def test_a_subscription_is_answered_and_followed(cache, channel):
+    stream = open_stream(channel)
+    await stream.write(request(EDS, WEB))
+    first = await stream.read()
+    assert (first.type_url, len(first.resources)) == (EDS.value, 1)
+    cache.publish(changes(service("web", "10.0.0.1", "10.0.0.2")))
+    second = await stream.read()
+    assert b"10.0.0.2" in second.resources[0].value
+    assert second.version_info != first.version_info
+    stream.cancel()
+
+
+async def test_a_stream_that_the_client_ends_ends_well(servicer, channel):
+    stream = open_stream(channel)
+    await stream.write(request(EDS, WEB))
+    await stream.read()
+    await stream.done_writing()
+    assert await stream.read() is grpc.aio.EOF
+    assert await stream.code() is grpc.StatusCode.OK
+    await until(lambda: servicer.describe() == [], "forgotten")
+
+
+async def test_a_broken_request_ends_its_stream_with_the_reason_and_no_other(channel):
+    good, bad = open_stream(channel), open_stream(channel)
+    await good.write(request(EDS, WEB))
+    await good.read()
+    await bad.write(discovery_pb2.DiscoveryRequest())
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await bad.read()
+    assert await bad.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "type_url" in await bad.details()
+    await good.write(request(CDS, WEB))
+    assert (await good.read()).type_url == CDS.value
+    good.cancel()
+
+
+async def test_delta_is_refused_with_a_line_in_the_log(channel):
+    with capture_logs() as logs:
+        stream = open_stream(channel, "DeltaAggregatedResources")
+        assert await stream.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "StreamAggregatedResources" in await stream.details()
+    assert [e["log_level"] for e in logs if "delta" in e["event"]] == ["warning"]
+
+
+async def test_when_the_server_stops_every_stream_is_told_to_go(servicer, channel):
+    streams = [open_stream(channel) for _ in range(20)]
+    for stream in streams:
+        await stream.write(request(LDS, WEB))
+        await stream.read()
+    servicer.close()
+    for stream in streams:
+        assert await stream.code() is grpc.StatusCode.UNAVAILABLE
+    await until(lambda: servicer.describe() == [], "forgotten")
+
+
+async def test_a_refusal_is_logged_once_with_node_type_and_the_clients_words(servicer, channel):
+    stream = open_stream(channel)
+    first = request(CDS, WEB)
+    first.node.id = "pod-7.shop"
+    await stream.write(first)
+    response = await stream.read()
+    refusal = request(CDS, WEB)
+    refusal.response_nonce = response.nonce
+    refusal.error_detail.code = 3
+    refusal.error_detail.message = "no such policy"
+    with capture_logs() as logs:
+        await stream.write(refusal)
+        await until(lambda: servicer.describe()[0]["types"]["CDS"]["rejected"], "recorded")
+    [line] = [e for e in logs if e["log_level"] == "warning"]
+    assert (line["node"], line["type"], line["reason"]) == ("pod-7.shop", "CDS", "no such policy")
+    [shown] = servicer.describe()
+    assert shown["node"] == "pod-7.shop"
+    assert shown["types"]["CDS"]["rejected"]["message"] == "no such policy"
+    stream.cancel()
+
+
+async def test_comings_and_goings_leave_nothing_behind(cache, servicer, channel):
+    for _ in range(20):
+        streams = [open_stream(channel) for _ in range(20)]
+        for stream in streams:
+            await stream.write(request(EDS, WEB))
+        for stream in streams:
+            await stream.read()
+            stream.cancel()
+    await until(lambda: servicer.describe() == [], "forgotten")
+    assert cache.resources() == {}
+
+
+async def test_a_client_that_never_reads_disturbs_nobody(cache, channel):
+    stuck, other = open_stream(channel), open_stream(channel)
+    await stuck.write(request(EDS, WEB))
+    await other.write(request(EDS, WEB))
+    await other.read()
+    pods = [f"10.{a}.{b}.{c}" for a in range(2) for b in range(10) for c in range(1, 100)]
+    for round_ in range(60):
+        cache.publish(changes(service("web", *pods, f"10.9.9.{round_}")))
+        response = await other.read()
+        assert f"10.9.9.{round_}".encode() in response.resources[0].value
+    stuck.cancel()
+    other.cancel()

@@ -1,0 +1,107 @@
+"""Failed calls: which are told, and with which mend. The details are gRPC's own words."""
+
+from typing import Any
+
+import pytest
+
+from greeting.client.advice import is_xds_server_unreachable, mend
+from greeting.client.bootstrap import Bootstrap
+from greeting.client.failures import Failures
+from greeting.client.message import Message
+
+BOOTSTRAP = Bootstrap("GRPC_XDS_BOOTSTRAP_CONFIG", xds_server="xds-server:18000", node_id="pod")
+UNREACHABLE = (
+    "empty address list (LDS resource hello-server.default:50051: xDS channel for server xds-server:18000: channel in "
+    "TRANSIENT_FAILURE: failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:18000: Failed to "
+    "connect to remote host: Connection refused (node ID:pod))"
+)
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        (UNREACHABLE, "no xDS server answers at xds-server:18000: "),
+        (
+            "Failed to create XdsClient: errors validating JSON: [field:x]",
+            "correct it in GRPC_XDS_BOOTSTRAP_CONFIG",
+        ),
+        (
+            "empty address list (LDS resource nosuch: does not exist (node ID:pod))",
+            "xds:///SERVICE.NAMESPACE:PORT",
+        ),
+        ("EDS resource a.b:1: does not exist", "does not send it"),
+        (
+            "CDS resource a.b:1: invalid resource: errors validating Cluster",
+            "refuses what the xDS server sent",
+        ),
+        (
+            "no children in weighted_target policy (EDS resource a.b:1: contains no localities)",
+            "has no ready pod",
+        ),
+        ("empty address list (EDS resource a.b:1: contains no localities)", "has no ready pod"),
+        (
+            "connections to all backends failing; last error: refused (CDS resource x: invalid resource: long ago)",
+            "none of the endpoints can be reached",
+        ),
+    ],
+)
+def test_the_mend_of_a_known_cause(details: str, words: str) -> None:
+    remedy = mend(details, BOOTSTRAP)
+    assert remedy is not None
+    assert words in remedy
+
+
+def test_no_mend_of_an_unknown_cause_and_none_needs_a_bootstrap() -> None:
+    assert mend("the dog ate it", BOOTSTRAP) is None
+    assert mend("failed to connect to all addresses; last error: ...", None) is not None
+
+
+def test_only_a_missing_xds_server_is_a_missing_xds_server() -> None:
+    assert is_xds_server_unreachable(UNREACHABLE)
+    assert not is_xds_server_unreachable("Deadline Exceeded")
+
+
+def failure(calls: int, **facts: Any) -> Message:
+    return Message(
+        "call failed", {"status": "UNAVAILABLE", "details": "gone", "calls": calls} | facts, warning=True
+    )
+
+
+def test_a_slow_client_tells_each_failure() -> None:
+    failures = Failures()
+    told = [failures.failed(now, "UNAVAILABLE", "gone", None) for now in (0.0, 0.99, 4.0)]
+    assert told == [failure(1)] * 3
+
+
+def test_a_fast_client_tells_the_first_at_once_then_one_a_second_with_a_count() -> None:
+    failures = Failures()
+    told = {call: failures.failed(call / 20, "UNAVAILABLE", "gone", "a mend") for call in range(41)}
+    assert {call: message for call, message in told.items() if message} == {
+        0: failure(1, mend="a mend"),
+        18: failure(18, mend="a mend"),
+        36: failure(18, mend="a mend"),
+    }
+
+
+def test_details_are_one_line() -> None:
+    message = Failures().failed(0, "UNKNOWN", "first\n  second ", None)
+    assert message is not None
+    assert message.facts["details"] == "first second"
+
+
+def test_it_tells_when_calls_work_again_and_how_many_failed() -> None:
+    failures = Failures()
+    assert failures.worked(0) is None
+    for now in (10.0, 10.1, 10.2):
+        failures.failed(now, "UNAVAILABLE", "gone", None)
+    assert failures.worked(12.5) == Message("calls work again", {"failed": 3, "seconds": 2.5})
+    assert failures.worked(13) is None
+
+
+def test_a_server_that_fails_every_other_call_does_not_fill_the_log() -> None:
+    failures = Failures()
+    told = []
+    for call in range(30):
+        now = call / 20
+        told.append(failures.failed(now, "UNAVAILABLE", "gone", None) if call % 2 else failures.worked(now))
+    assert [message.event for message in told if message] == ["call failed", "calls work again"] * 2

@@ -1,0 +1,126 @@
+"""From start to exit code: signals and errors."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from servicekit import lifecycle
+from servicekit.errors import AddressError, ConfigurationError, ServiceError
+from servicekit.lifecycle import Stop
+
+STUBBORN = """
+import asyncio
+import sys
+import time
+from servicekit import lifecycle
+
+
+async def main(stop):
+    print("running", flush=True)
+    await stop.wait()
+    print("stopping", flush=True)
+    {wait}
+
+sys.exit(lifecycle.run("stubborn", main))
+"""
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, object]]]:
+    capture = LogCapture()
+    structlog.configure(processors=[capture])
+    yield capture.entries  # type: ignore[misc]
+    structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "interactive"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_signal_requests_the_stop(
+    number: signal.Signals,
+    interactive: bool,  # noqa: FBT001 - pytest gives it by name
+    logged: list[dict[str, object]],
+) -> None:
+    seen: list[bool] = []
+
+    async def main(stop: Stop) -> None:
+        seen.append(stop.requested)
+        os.kill(os.getpid(), number)
+        await stop.wait()
+        seen.extend([stop.requested, stop.interactive])
+
+    assert lifecycle.run("example", main) == 0
+    assert seen == [False, True, interactive]
+    assert logged == [{"event": "stopping", "signal": number.name, "log_level": "info"}]
+
+
+def test_a_main_that_returns_ends_the_program(logged: list[dict[str, object]]) -> None:
+    async def main(stop: Stop) -> None:
+        pass
+
+    assert lifecycle.run("example", main) == 0
+    assert logged == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ServiceError("the mesh is gone; make a new one"), 1),
+        (AddressError("cannot listen"), 1),
+        (ConfigurationError("PORT=x"), 2),
+    ],
+)
+def test_an_error_for_a_person_is_one_line_and_an_exit_code(
+    error: ServiceError, code: int, logged: list[dict[str, object]]
+) -> None:
+    async def main(stop: Stop) -> None:
+        raise error
+
+    assert lifecycle.run("example", main) == code
+    assert logged == [{"event": f"example: {error}", "log_level": "error"}]
+
+
+def test_another_error_is_not_hidden() -> None:
+    async def main(stop: Stop) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        lifecycle.run("example", main)
+
+
+def test_a_program_may_ask_itself_to_stop() -> None:
+    async def main(stop: Stop) -> None:
+        asyncio.get_running_loop().call_soon(stop.request)
+        await stop.wait()
+        assert not stop.interactive
+
+    assert lifecycle.run("example", main) == 0
+
+
+@pytest.mark.parametrize(
+    "wait", ["await asyncio.sleep(3600)", "time.sleep(3600)"], ids=["waiting", "hanging"]
+)
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(wait: str, second: signal.Signals) -> None:
+    command = [sys.executable, "-c", STUBBORN.format(wait=wait)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        assert program.stdout.readline() == "running\n"
+        program.send_signal(signal.SIGTERM)
+        while program.stdout.readline() != "stopping\n":
+            assert program.poll() is None
+        program.send_signal(second)
+        assert program.wait(30) == 128 + second
