@@ -48,7 +48,7 @@ class ApiStub:
                 pass
 
         self._handler = Handler
-        self._server = None
+        self._server: ThreadingHTTPServer
         self.port = 0
         self.start()
 
@@ -240,7 +240,7 @@ class ApiStub:
         handler.wfile.write(body)
 
 
-class _Watcher(queue.Queue):
+class _Watcher(queue.Queue[bytes | None]):
     def __init__(self, kind):
         super().__init__()
         self.kind = kind

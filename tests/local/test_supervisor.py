@@ -102,7 +102,7 @@ def test_stop_ends_what_is_left_and_nothing_else(tmp_path: Path) -> None:
 def written_to_a_pipe(
     directory: Path,
 ) -> Iterator[tuple["subprocess.Popen[bytes]", IO[bytes], dict[str, str]]]:
-    env = demo.environment(INTERVAL="0.002")
+    env = demo.environment(INTERVAL="0.01")
     command = [str(running.BIN / "local-demo"), "up", "--directory", str(directory)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:

@@ -50,7 +50,7 @@ class Client:
         self.session = Session(cache, self._wake)
         self.held = {kind: Held() for kind in ResourceType}
         self.nonces = set()
-        self._node = {"id": node_id, "metadata": {"NAMESPACE": namespace}}
+        self._node: tuple[str, str] | None = (node_id, namespace)
 
     def _wake(self):
         self.woken += 1
@@ -67,8 +67,8 @@ class Client:
             version_info=held.version if version is None else version,
         )
         if self._node:
-            request.node.id = self._node["id"]
-            request.node.metadata.update(self._node["metadata"])
+            request.node.id, namespace = self._node
+            request.node.metadata.update({"NAMESPACE": namespace})
             self._node = None
         if error is not None:
             request.error_detail.code = 3

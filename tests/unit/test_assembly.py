@@ -222,6 +222,7 @@ class TestDualStack:
 
     def test_a_pod_with_both_families_is_one_endpoint(self):
         found, wrong = assembly.assemble(service(), [self.four, self.six])
+        assert found is not None
         assert wrong == []
         assert found.ports[0].endpoints == (
             Endpoint("", (SocketAddress("10.0.0.2", 8080), SocketAddress("fd00::2", 8080))),
@@ -230,6 +231,7 @@ class TestDualStack:
 
     def test_the_first_family_of_the_service_comes_first(self):
         found, _ = assembly.assemble(service(ipFamilies=["IPv6", "IPv4"]), [self.four, self.six])
+        assert found is not None
         assert [e.addresses[0].ip for e in found.ports[0].endpoints] == ["fd00::2", "fd00::1"]
 
     def test_without_a_target_each_address_is_an_endpoint(self):
@@ -239,6 +241,7 @@ class TestDualStack:
     def test_two_addresses_of_one_family_are_two_endpoints_whatever_their_target(self):
         item = endpoint_slice(at("10.0.0.1", pod="p"), at("10.0.0.2", pod="p"))
         found, _ = assembly.assemble(service(), [item])
+        assert found is not None
         assert [len(e.addresses) for e in found.ports[0].endpoints] == [1, 1]
 
     def test_one_address_spelled_in_two_ways_is_one(self):

@@ -3,7 +3,7 @@
 import pytest
 
 from xds_server.discovery import objects
-from xds_server.discovery.registry import Registry
+from xds_server.discovery.registry import Changes, Registry
 from xds_server.model import ServiceName
 
 SERVICES, SLICES = (objects.Service, ""), (objects.EndpointSlice, "")
@@ -39,7 +39,7 @@ class Watched(Registry):
     """A registry whose publications are kept."""
 
     def __init__(self):
-        self.published = []
+        self.published: list[Changes] = []
         super().__init__([SERVICES, SLICES], lambda changes: self.published.append(dict(changes)))
 
     def last(self):

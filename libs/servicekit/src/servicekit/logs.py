@@ -14,6 +14,10 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 
+CHATTY = ("aiohttp", "asyncio", "grpc", "urllib3", "watchfiles")
+"""Libraries that tell each of their steps; only their warnings are of interest to who runs a service."""
+
+
 def configure(log_format: Literal["auto", "text", "json"], log_level: str) -> None:
     """Set up the log, once, at the start of `main`."""
     terminal = _stdout() is not None and sys.stdout.isatty()
@@ -55,6 +59,8 @@ def configure(log_format: Literal["auto", "text", "json"], log_level: str) -> No
     )
     logging.root.handlers = [handler]
     logging.root.setLevel(log_level)
+    for library in CHATTY:
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class _Handler(logging.Handler):

@@ -10,7 +10,7 @@ import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 
 from xds_server import metrics
-from xds_server.ads.session import InvalidRequestError, Kind, Outcome, Session
+from xds_server.ads.session import InvalidRequestError, Kind, Outcome, Response, Session
 from xds_server.cache import Cache
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -66,8 +66,8 @@ class AdsServicer:
                 await stream.wake.wait()
                 stream.wake.clear()
                 while (response := stream.session.next()) is not None:
+                    stream.sending(response)
                     await context.write(response.body)
-                    metrics.responses.labels(response.type.label).inc()
             if self._closing:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
             try:
@@ -119,11 +119,26 @@ class _Stream:
         finally:
             self.wake.set()
 
+    def sending(self, response: Response) -> None:
+        """Counts and logs a response that is about to be written."""
+        label = response.type.label
+        metrics.responses.labels(label).inc()
+        self.log.debug(
+            "response", type=label, version=response.version, nonce=response.nonce, names=_some(response.names)
+        )
+
     def _note(self, outcome: Outcome, request: discovery_pb2.DiscoveryRequest) -> None:
         """Counts and logs what a request meant."""
         label = outcome.type.label if outcome.type else "other"
         metrics.requests.labels(label, outcome.kind.value).inc()
-        self.log.debug("request", type=label, kind=outcome.kind.value, names=_some(request.resource_names))
+        self.log.debug(
+            "request",
+            type=label,
+            kind=outcome.kind.value,
+            version=request.version_info,
+            nonce=request.response_nonce,
+            names=_some(request.resource_names),
+        )
         if outcome.rejection is not None:
             metrics.rejections.labels(label).inc()
             self.log.warning(

@@ -6,7 +6,7 @@ newest content wins. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_pr
 """
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -61,9 +61,20 @@ class Outcome(NamedTuple):
 
 
 class Response(NamedTuple):
-    """A response to write: its type and its serialised form."""
+    """A response to write.
+
+    Attributes:
+        type: What it is about.
+        version: Of its content.
+        nonce: By which the client will refer to it.
+        names: Of its resources.
+        body: Its serialised form.
+    """
 
     type: ResourceType
+    version: str
+    nonce: str
+    names: Sequence[str]
     body: bytes
 
 
@@ -287,8 +298,13 @@ class Session:
         # Equal content has an equal version on every server.
         subscription.version = digest("\n".join(f"{r.name} {r.version}" for r in resources).encode())
         subscription.sent.update((resource.name, resource) for resource in resources)
-        body = wire.response(subscription.type, subscription.version, subscription.nonce, resources)
-        return Response(subscription.type, body)
+        return Response(
+            subscription.type,
+            subscription.version,
+            subscription.nonce,
+            [resource.name for resource in resources],
+            wire.response(subscription.type, subscription.version, subscription.nonce, resources),
+        )
 
     def _all(self, subscription: _Subscription) -> list[Resource]:
         """Every resource that the client subscribes to and that exists."""
