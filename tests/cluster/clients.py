@@ -76,7 +76,7 @@ def read(cluster: Cluster, client: str, since: datetime | None = None) -> Log:
 
 def _line(text: str) -> Line:
     time, _, content = text.partition(" ")
-    facts = json.loads(content)
+    facts = json.loads(content) if content.startswith("{") else {"event": content}  # gRPC's own words
     # the time that the container engine wrote down, to the microsecond: Python knows no nanoseconds
     return Line(datetime.fromisoformat(f"{time[:26].rstrip('Z'):0<26}+00:00"), facts.pop("event"), facts)
 

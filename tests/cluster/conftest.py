@@ -106,7 +106,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and isinstance(cluster, Cluster):
         for question in (
             ["get", "pods", "--all-namespaces", "--output", "wide"],
-            ["get", "events", "--sort-by", ".lastTimestamp"],
+            ["get", "events", "--all-namespaces", "--field-selector", "type=Warning"],
             ["logs", "--selector", f"{kube.NAME}=xds-server", "--tail", "50"],
         ):
             with suppress(AssertionError):

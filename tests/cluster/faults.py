@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.cluster import kube
+from tests.cluster import kube, waiting
 from tests.cluster.kube import Cluster
 
 
@@ -16,6 +16,14 @@ def api_server_frozen(cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         kube.run("docker", "unpause", node)
+        waiting.until("the API server to answer", lambda: _is_ready(cluster), bool)
+
+
+def _is_ready(cluster: Cluster) -> bool:
+    try:
+        return cluster.kubectl("get", "--raw", "/readyz") == "ok"
+    except AssertionError:
+        return False
 
 
 @contextmanager

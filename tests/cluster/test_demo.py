@@ -273,11 +273,11 @@ def test_undeploy_leaves_nothing(demo: Cluster, kind: Cluster) -> None:
 def test_xds_server_alone_serves_other_namespaces(kind: Cluster, tmp_path: Path) -> None:
     """The control plane in a namespace of its own; a service and its client, who uses a short name, in another."""
     images = {service: (ROOT / ".build" / "images" / service).read_text().strip() for service in SERVICES}
-    mesh = {
+    mesh: Object = {
         "namespace": "mesh",
         "resources": ["k8s/base/xds-server"],
     }
-    shop = {
+    shop: Object = {
         "namespace": "shop",
         "resources": ["k8s/base/hello-server", "k8s/base/hello-client"],
         "components": ["k8s/components/xds-client"],
@@ -290,7 +290,7 @@ def test_xds_server_alone_serves_other_namespaces(kind: Cluster, tmp_path: Path)
             text = rendered(kind, kustomization, images, tmp_path)
             text = text.replace("xds-server:18000", "xds-server.mesh:18000")
             text = text.replace("xds:///hello-server.default:50051", "xds:///hello-server")
-            kind.kubectl("apply", "--filename", "-", text=text)
+            kind.kubectl("apply", "--filename", "-", namespace=kustomization["namespace"], text=text)
         kind.rolled_out("xds-server", namespace="mesh")
         kind.rolled_out("hello-server", namespace="shop")
         [pod] = kind.pods("hello-server", namespace="shop")

@@ -30,6 +30,12 @@ def test_replies_alternate_between_the_replicas_although_they_are_in_two_zones(d
     assert [total["failed"] for total in totals.values()] == [0, 0], "nothing fails while everything comes up"
 
 
+def test_a_proxy_is_for_what_leaves_this_machine(tmp_path: Path) -> None:
+    with Demo(tmp_path, http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9") as demo:
+        demo.wait_until_up()
+        demo.end()
+
+
 def test_scaling_up_to_zero_and_back(demo: Demo) -> None:
     first = demo.wait_for_answers_of("hello-client", 2)
 
@@ -77,6 +83,17 @@ def test_a_killed_replica_answers_again(demo: Demo) -> None:
     demo.end()
 
 
+def test_a_replica_that_hangs_is_not_called_until_it_goes_on(tmp_path: Path) -> None:
+    with Demo(tmp_path, TIMEOUT="1") as demo:
+        demo.wait_until_up()
+        demo.send_to("hello-server-1", signal.SIGSTOP)
+        demo.wait_for_line("local", "hello-server-1 is not ready")
+        assert demo.wait_for_answers_of("hello-client", 1) == {"hello-server-2"}
+        demo.send_to("hello-server-1", signal.SIGCONT)
+        demo.wait_for_answers_of("hello-client", 2)
+        demo.end()
+
+
 def test_a_killed_client_starts_again(demo: Demo) -> None:
     demo.send_to("howdy-client", signal.SIGKILL)
     demo.wait_for_line("local", "howdy-client was killed by SIGKILL", "starting again")
@@ -101,7 +118,12 @@ def test_a_second_ctrl_c_kills_what_does_not_end(demo: Demo) -> None:
     demo.send_to("hello-client", signal.SIGSTOP)
     demo.send_to_group(signal.SIGINT)
     demo.wait_for_line("local", "stopping")
-    demo.send_to_group(signal.SIGINT)
+
+    def given_up() -> bool:
+        demo.send_to_group(signal.SIGINT)
+        return any("everything has been killed" in line for line in demo.lines)
+
+    wait_until("it to give up", given_up)
     assert demo.wait() == 128 + signal.SIGINT
     assert not alive(pids)
 

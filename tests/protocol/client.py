@@ -39,6 +39,7 @@ class Held:
     names: list[str] = field(default_factory=list)
     nonce: str = ""
     version: str = ""
+    offered: str = ""
     resources: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -96,7 +97,7 @@ class Client:
                 if n in wanted or "*" in wanted
             }
             held.resources = found if kind.is_full_state else {**held.resources, **found}
-            held.nonce = message.nonce
+            held.nonce, held.offered = message.nonce, message.version_info
             seen.append((kind, sorted(names)))
             if kind in refuse:
                 self.send(kind, held.names, error="refused on purpose")

@@ -2,14 +2,19 @@
 
 import asyncio
 import contextlib
+import itertools
 
 import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
+from envoy.service.status.v3 import csds_pb2
 from structlog.testing import capture_logs
 
 from tests.protocol.client import CDS, EDS, LDS, changes, service
+from xds_server.ads import servicer as servicer_module
 from xds_server.ads.servicer import SERVICE, AdsServicer
+from xds_server.ads.status import SERVICE as STATUS
+from xds_server.ads.status import StatusServicer
 from xds_server.cache import Cache
 
 WEB = "web.shop:80"
@@ -30,7 +35,7 @@ async def servicer(cache):
 @pytest.fixture
 async def channel(servicer):
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((servicer.handler(),))
+    server.add_generic_rpc_handlers((servicer.handler(), StatusServicer(servicer).handler()))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -78,7 +83,7 @@ async def test_a_stream_that_the_client_ends_ends_well(servicer, channel):
     await stream.done_writing()
     assert await stream.read() is grpc.aio.EOF
     assert await stream.code() is grpc.StatusCode.OK
-    await until(lambda: servicer.describe() == [], "forgotten")
+    await until(lambda: not servicer.streams, "forgotten")
 
 
 async def test_a_broken_request_ends_its_stream_with_the_reason_and_no_other(channel):
@@ -111,7 +116,7 @@ async def test_when_the_server_stops_every_stream_is_told_to_go(servicer, channe
     servicer.close()
     for stream in streams:
         assert await stream.code() is grpc.StatusCode.UNAVAILABLE
-    await until(lambda: servicer.describe() == [], "forgotten")
+    await until(lambda: not servicer.streams, "forgotten")
 
 
 async def test_a_refusal_is_logged_once_with_node_type_and_the_clients_words(servicer, channel):
@@ -126,13 +131,65 @@ async def test_a_refusal_is_logged_once_with_node_type_and_the_clients_words(ser
     refusal.error_detail.message = "no such policy"
     with capture_logs() as logs:
         await stream.write(refusal)
-        await until(lambda: servicer.describe()[0]["types"]["CDS"]["rejected"], "recorded")
+        await until(
+            lambda: [h.rejection for s in servicer.streams for h in s.session.held()] != [None], "recorded"
+        )
     [line] = [e for e in logs if e["log_level"] == "warning"]
     assert (line["node"], line["type"], line["reason"]) == ("pod-7.shop", "CDS", "no such policy")
-    [shown] = servicer.describe()
-    assert shown["node"] == "pod-7.shop"
-    assert shown["types"]["CDS"]["rejected"]["message"] == "no such policy"
     stream.cancel()
+
+
+async def test_the_status_of_every_client_is_told(channel):
+    stream = open_stream(channel)
+    first = request(EDS, WEB, "nowhere.shop:80")
+    first.node.id = "pod-7.shop"
+    await stream.write(first)
+    response = await stream.read()
+    fetch = channel.unary_unary(
+        f"/{STATUS}/FetchClientStatus",
+        request_serializer=csds_pb2.ClientStatusRequest.SerializeToString,
+        response_deserializer=csds_pb2.ClientStatusResponse.FromString,
+    )
+    [client] = (await fetch(csds_pb2.ClientStatusRequest())).config
+    assert client.node.id == "pod-7.shop"
+    found = {config.name: config for config in client.generic_xds_configs}
+    assert found[WEB].config_status == csds_pb2.STALE
+    assert found[WEB].xds_config.value == response.resources[0].value
+    assert found["nowhere.shop:80"].config_status == csds_pb2.NOT_SENT
+    [client] = (await fetch(csds_pb2.ClientStatusRequest(exclude_resource_contents=True))).config
+    assert not any(config.HasField("xds_config") for config in client.generic_xds_configs)
+    with pytest.raises(grpc.aio.AioRpcError, match="node_matchers"):
+        await fetch(csds_pb2.ClientStatusRequest(node_matchers=[{}]))
+    stream.cancel()
+
+
+async def test_a_client_that_never_reads_is_sent_away(cache, servicer, channel, monkeypatch):
+    monkeypatch.setattr(servicer_module, "WRITE_SECONDS", 0.5)
+    stuck = open_stream(channel)
+    await stuck.write(request(EDS, WEB))
+    await until(lambda: servicer.streams, "connected")
+    pods = [f"10.{a}.{b}.{c}" for a in range(4) for b in range(5) for c in range(1, 100)]
+    numbers = itertools.count()
+
+    def gone():
+        cache.publish(changes(service("web", *pods, f"10.99.9.{next(numbers) % 250}")))
+        return not servicer.streams
+
+    await until(gone, "sent away")
+    async with asyncio.timeout(10):
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            while True:
+                await stuck.read()
+    assert await stuck.code() is grpc.StatusCode.CANCELLED
+
+
+async def test_no_more_streams_than_the_limit(servicer, channel, monkeypatch):
+    monkeypatch.setattr(servicer_module, "MAX_STREAMS", 1)
+    first, second = open_stream(channel), open_stream(channel)
+    await first.write(request(EDS, WEB))
+    await first.read()
+    assert await second.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    first.cancel()
 
 
 async def test_comings_and_goings_leave_nothing_behind(cache, servicer, channel):
@@ -143,7 +200,7 @@ async def test_comings_and_goings_leave_nothing_behind(cache, servicer, channel)
         for stream in streams:
             await stream.read()
             stream.cancel()
-    await until(lambda: servicer.describe() == [], "forgotten")
+    await until(lambda: not servicer.streams, "forgotten")
     assert cache.resources() == {}
 
 

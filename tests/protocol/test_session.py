@@ -7,7 +7,7 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
 from tests.protocol.client import CDS, EDS, LDS, RDS, Client, changes, service
-from xds_server.ads.session import MAX_NAME_LENGTH, MAX_NAMES, InvalidRequestError, Kind, Session
+from xds_server.ads.session import MAX_NAME_LENGTH, MAX_NAMES, InvalidRequestError, Kind, Session, Status
 from xds_server.cache import Cache
 from xds_server.resources.types import ResourceType
 
@@ -53,7 +53,7 @@ def test_only_the_first_request_carries_the_node(cache):
     client = Client(cache, node_id="pod-1")
     client.send(LDS, [WEB])
     client.send(CDS, [WEB])
-    assert client.session.node_id == "pod-1"
+    assert client.session.node.id == "pod-1"
     assert len(client.receive()) == 2
 
 
@@ -314,16 +314,34 @@ class TestWildcard:
         assert client.receive() == []
 
 
+def statuses(client):
+    return {(held.type, held.name): held.status for held in client.session.held()}
+
+
+class TestStatus:
+    def test_missing_sent_and_acknowledged(self, client):
+        client.send(EDS, [WEB, "nowhere.shop:80"])
+        client.receive(ack=False)
+        assert statuses(client) == {(EDS, WEB): Status.SENT, (EDS, "nowhere.shop:80"): Status.MISSING}
+        client.send(EDS, [WEB, "nowhere.shop:80"], version=client.held[EDS].offered)
+        assert statuses(client)[EDS, WEB] is Status.ACKNOWLEDGED
+
+    def test_a_later_response_does_not_put_an_earlier_one_in_doubt(self, cache, client):
+        client.send(EDS, [WEB, API])
+        client.receive()
+        cache.publish(changes(service("web", "10.0.0.9")))
+        client.receive(ack=False)
+        assert statuses(client) == {(EDS, WEB): Status.SENT, (EDS, API): Status.ACKNOWLEDGED}
+
+
 class TestRefusals:
     def test_a_refusal_is_kept_in_the_clients_words(self, client):
         client.send(CDS, [WEB])
         client.receive(refuse=[CDS])
-        described = client.session.describe()["types"]["CDS"]
-        assert described["rejected"] == {
-            "version": described["version_sent"],
-            "message": "refused on purpose",
-        }
-        assert described["version_acknowledged"] == ""
+        [held] = client.session.held()
+        assert held.status is Status.REFUSED
+        assert held.rejection.message == "refused on purpose"
+        assert held.rejection.names == {WEB}
 
     def test_what_was_refused_is_not_sent_again(self, client):
         client.send(EDS, [WEB])
@@ -335,7 +353,7 @@ class TestRefusals:
         client.receive(refuse=[EDS])
         cache.publish(changes(service("web", "10.0.0.7")))
         assert client.receive() == [(EDS, [WEB])]
-        assert client.session.describe()["types"]["EDS"]["rejected"] is None
+        assert statuses(client) == {(EDS, WEB): Status.ACKNOWLEDGED}
 
     def test_a_refusal_concerns_its_stream_alone(self, cache, client):
         other = Client(cache)
@@ -343,7 +361,7 @@ class TestRefusals:
             each.send(EDS, [WEB])
         client.receive(refuse=[EDS])
         assert other.receive() == [(EDS, [WEB])]
-        assert other.session.describe()["types"]["EDS"]["rejected"] is None
+        assert statuses(other) == {(EDS, WEB): Status.ACKNOWLEDGED}
 
 
 class TestManyStreams:
@@ -394,6 +412,10 @@ class TestLimits:
     def test_too_many_names(self, client):
         with pytest.raises(InvalidRequestError, match=f"at most {MAX_NAMES}"):
             client.send(EDS, [str(n) for n in range(MAX_NAMES + 1)])
+
+    def test_too_large_a_node(self, cache):
+        with pytest.raises(InvalidRequestError, match="the node has"):
+            Client(cache, node_id="x" * 70_000).send(EDS, [WEB])
 
     def test_too_long_a_name(self, client):
         with pytest.raises(InvalidRequestError, match=f"longer than {MAX_NAME_LENGTH}"):

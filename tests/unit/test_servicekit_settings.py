@@ -118,6 +118,12 @@ def test_all_wrong_values_are_named_on_one_line() -> None:
     )
 
 
+def test_a_value_of_several_lines_is_told_on_one() -> None:
+    with pytest.raises(ConfigurationError) as error:
+        read("--port", "1\n2")
+    assert str(error.value) == "--port=1 2: must be an integer between 0 and 65535"
+
+
 def test_a_rule_over_several_settings() -> None:
     with pytest.raises(ConfigurationError) as error:
         read("--mode=safe")

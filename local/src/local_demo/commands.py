@@ -4,6 +4,7 @@ It must not know how the command line is written.
 """
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -25,6 +26,9 @@ DIRECTORY = Path(__file__).parents[3] / ".local"
 """The state directory, unless another is given: in the checkout that this is installed from."""
 
 INTERRUPTED = 128 + signal.SIGINT
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SAME_SIGNAL_SECONDS = 0.5
+"""One Ctrl-C may come twice, from the terminal and from a program around this one."""
 _SCALE_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _PERIOD = 0.05
@@ -48,6 +52,8 @@ def up(directory: Path) -> int:
                 output.write("local", line)
             return asyncio.run(_supervise(Supervisor(state, output, user, where), output))
         finally:
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # no more to be ended
             output.close()
 
 
@@ -107,12 +113,17 @@ async def _supervise(supervisor: Supervisor, output: Output) -> int:
     loop = asyncio.get_running_loop()
     running = loop.create_task(supervisor.run(stop))
 
-    def signalled() -> None:
-        if stop.is_set():
-            running.cancel()
-        stop.set()
+    patient_until = math.inf
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    def signalled() -> None:
+        nonlocal patient_until
+        if not stop.is_set():
+            stop.set()
+            patient_until = loop.time() + _SAME_SIGNAL_SECONDS
+        elif loop.time() > patient_until:
+            running.cancel()
+
+    for number in _SIGNALS:
         loop.add_signal_handler(number, signalled)
     try:
         await running

@@ -15,6 +15,9 @@ from local_demo.addresses import Address
 
 Environment = Mapping[str, str]
 
+_PROXIES = frozenset({"grpc_proxy", "https_proxy", "http_proxy"})
+"""gRPC would look for a proxy even to xds:/// targets and to 127.0.0.1, and nothing here leaves this machine."""
+
 
 class Listening(NamedTuple):
     """Where xds-server listens: for xDS, and for HTTP."""
@@ -66,7 +69,7 @@ def of_client(user: Environment, name: str, where: Listening) -> Environment:
 
 def _common(user: Environment) -> dict[str, str]:
     return {
-        **user,
+        **{name: value for name, value in user.items() if name not in _PROXIES},
         "LOG_FORMAT": user.get("LOG_FORMAT") or "text",
         # A pipe is not a terminal: without this Python would keep lines back.
         "PYTHONUNBUFFERED": "1",

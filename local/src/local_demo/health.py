@@ -1,4 +1,4 @@
-"""Whether a program serves, as its gRPC health service says (grpc.health.v1), told at once.
+"""Whether a program serves: asks its gRPC health service (grpc.health.v1) as kubelet's readiness probe does.
 
 It must not know what depends on it.
 """
@@ -11,6 +11,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from local_demo.addresses import Address
 
+_PERIOD = 1.0
+_PERIOD_UNTIL_READY = 0.1
+_TIMEOUT = 2.0
+_FAILURE_THRESHOLD = 3
+"""So many answers in a row have to be missing; a single late one is no wonder on a busy machine."""
+
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
@@ -21,14 +27,21 @@ _OPTIONS = (
 
 
 async def follow(address: Address) -> AsyncIterator[bool]:
-    """Say whether what listens on `address` serves, now and at every change, for ever."""
+    """Say again and again whether what listens on `address` serves."""
+    serves = False
+    missing = 0
     async with grpc.aio.insecure_channel(str(address), options=_OPTIONS) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while True:
             try:
-                async for response in stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
-                    yield response.status == health_pb2.HealthCheckResponse.SERVING
+                answer = await stub.Check(
+                    health_pb2.HealthCheckRequest(), timeout=_TIMEOUT, wait_for_ready=True
+                )
             except grpc.aio.AioRpcError:
-                # It has ended or does not listen yet. Its own log says why; here it counts as not serving.
-                yield False
-            await asyncio.sleep(0.1)
+                missing += 1
+                serves = serves and missing < _FAILURE_THRESHOLD
+            else:
+                missing = 0
+                serves = answer.status == health_pb2.HealthCheckResponse.SERVING
+            yield serves
+            await asyncio.sleep(_PERIOD if serves else _PERIOD_UNTIL_READY)

@@ -91,7 +91,7 @@ class Program:
         """End it with a signal, or by force after `grace` seconds; return when it is gone."""
         self._ending.set()
         if self._check is not None:
-            # How it is from now on is known, and a server may wait for the calls that it has open.
+            # How it is from now on is known.
             self._check.cancel()
         self._send(signal_number)
         if not await _within(grace, self._ended):

@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 import structlog
 from aiohttp import web
-from envoy.service.discovery.v3 import discovery_pb2
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
@@ -15,6 +14,7 @@ from servicekit import listening
 from servicekit.health import add as add_health
 from servicekit.lifecycle import Stop
 from xds_server.admin import pages
+from xds_server.ads import status
 from xds_server.ads.servicer import SERVICE, AdsServicer
 from xds_server.cache import Cache
 from xds_server.discovery.files import FilesSource
@@ -25,17 +25,11 @@ from xds_server.settings import Settings
 
 log = structlog.get_logger()
 
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
 STOP_GRACE = 1.0
 """Seconds that calls have to end after the streams were told to go."""
-SERVER_OPTIONS = (
-    *listening.SERVER_OPTIONS,
-    # gRPC clients ping an idle control plane every five minutes, others more often; none may be sent away for it.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # A client that vanished without a word is noticed within a minute.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-)
+AGE_GRACE = 5.0
+"""Seconds that a stream may go on after its connection has reached its age."""
 
 
 async def serve(settings: Settings, stop: Stop) -> None:
@@ -46,12 +40,12 @@ async def serve(settings: Settings, stop: Stop) -> None:
         AddressError: One of the addresses can't be listened on.
     """
     cache = Cache(settings.cluster_domain)
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=server_options(settings))
     servicer = AdsServicer(cache)
-    server.add_generic_rpc_handlers((servicer.handler(),))
-    # Loaded, so that reflection knows its messages.
-    assert discovery_pb2.DESCRIPTOR  # noqa: S101
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    server.add_generic_rpc_handlers((servicer.handler(), status.StatusServicer(servicer).handler()))
+    reflection.enable_server_reflection(
+        (SERVICE, status.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
     health_servicer = add_health(server, [SERVICE])
     synced = asyncio.Event()
 
@@ -90,6 +84,24 @@ async def serve(settings: Settings, stop: Stop) -> None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def server_options(settings: Settings) -> Sequence[tuple[str, int]]:
+    """What the gRPC server must know before it starts."""
+    return (
+        *listening.SERVER_OPTIONS,
+        # Clients keep one stream open for hours. They ping every five minutes by default, some set less: none
+        # is sent away for that. https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # A client that vanished without a word is noticed within a minute.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # gRPC adds a tenth of jitter by itself: https://github.com/grpc/proposal/blob/master/A9-server-side-conn-mgt.md
+        ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(AGE_GRACE * 1000)),
+        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    )
 
 
 def make_source(settings: Settings, publish: Callable[[Changes], None]) -> Source:

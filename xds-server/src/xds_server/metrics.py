@@ -4,8 +4,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 streams = Gauge("xds_streams", "Open ADS streams.")
 requests = Counter("xds_requests", "Requests, by type and by what they meant.", ["type", "kind"])
-responses = Counter("xds_responses", "Responses written, by type.", ["type"])
+responses = Counter("xds_responses", "Responses sent, by type.", ["type"])
 rejections = Counter("xds_nacks", "Responses that a client refused, by type.", ["type"])
+write_timeouts = Counter("xds_write_timeouts", "Streams that ended because their client did not read.")
 subscriptions = Gauge("xds_subscribed_resources", "Resources that somebody subscribes to, by type.", ["type"])
 services = Gauge("discovery_services", "Services that clients can ask for.")
 publish_seconds = Histogram(

@@ -10,6 +10,9 @@ from servicekit.settings import DAY, ServiceSettings
 PollInterval = Annotated[float, Field(ge=1, le=DAY, allow_inf_nan=False)]
 """Seconds."""
 
+MaxConnectionAge = Annotated[float, Field(ge=1, le=7 * DAY, allow_inf_nan=False)]
+"""Seconds."""
+
 
 class Settings(ServiceSettings):
     """Serve xDS: gRPC clients balance their requests over the pods of every Kubernetes Service."""
@@ -33,6 +36,10 @@ class Settings(ServiceSettings):
     )
     namespaces: tuple[str, ...] = Field(
         (), description="The only namespaces to look at, separated by commas."
+    )
+    max_connection_age: MaxConnectionAge = Field(
+        1800,
+        description="Seconds after which a client is asked to connect anew, so that replicas share the load.",
     )
     cluster_domain: str = Field(
         "cluster.local",

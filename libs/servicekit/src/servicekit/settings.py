@@ -115,8 +115,8 @@ def _complaint(settings_type: type[ServiceSettings], detail: ErrorDetails, flags
     name = str(detail["loc"][0])
     rule = str(cause) if cause else _rule(settings_type.model_fields[name]) or _decapitalised(detail["msg"])
     if name in flags:
-        return f"{_flag(name)}={flags[name]}: {rule}"
-    return f"{name.upper()}={os.environ.get(name.upper(), detail['input'])}: {rule}"
+        return _one_line(f"{_flag(name)}={flags[name]}: {rule}")
+    return _one_line(f"{name.upper()}={os.environ.get(name.upper(), detail['input'])}: {rule}")
 
 
 def _rule(field: FieldInfo) -> str | None:
@@ -165,3 +165,7 @@ def _flag(name: str) -> str:
 
 def _decapitalised(text: str) -> str:
     return text[:1].lower() + text[1:]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())

@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from xds_server import metrics
-from xds_server.ads.servicer import AdsServicer
+from xds_server.ads.servicer import AdsServicer, Stream
 from xds_server.cache import Cache
 from xds_server.discovery.source import Source
 from xds_server.model import Service
@@ -67,7 +67,7 @@ def application(source: Source, cache: Cache, servicer: AdsServicer) -> web.Appl
         )
 
     async def clients(_: web.Request) -> web.Response:
-        return _json(servicer.describe())
+        return _json([_client(stream) for stream in servicer.streams])
 
     app = web.Application()
     app.add_routes(
@@ -83,6 +83,28 @@ def application(source: Source, cache: Cache, servicer: AdsServicer) -> web.Appl
         ]
     )
     return app
+
+
+def _client(stream: Stream) -> Mapping[str, Any]:
+    node = stream.session.node
+    resources: dict[str, list[Mapping[str, Any]]] = {}
+    for held in stream.session.held():
+        resources.setdefault(held.type.label, []).append(
+            {
+                "name": held.name,
+                "status": held.status.value,
+                **({"version": held.resource.version} if held.resource else {}),
+                **({"refused_because": held.rejection.message} if held.rejection else {}),
+            }
+        )
+    return {
+        "stream": stream.number,
+        "peer": stream.peer,
+        "node": node.id,
+        "namespace": stream.session.namespace,
+        "client": f"{node.user_agent_name} {node.user_agent_version}".strip(),
+        "resources": resources,
+    }
 
 
 def _ports(service: Service) -> list[Mapping[str, Any]]:

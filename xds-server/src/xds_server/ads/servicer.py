@@ -2,18 +2,21 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import Any
 
 import grpc
 import structlog
-from envoy.service.discovery.v3 import discovery_pb2
+from envoy.service.discovery.v3 import ads_pb2, discovery_pb2
 
 from xds_server import metrics
 from xds_server.ads.session import InvalidRequestError, Kind, Outcome, Response, Session
 from xds_server.cache import Cache
 
-SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+SERVICE = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full_name
+MAX_STREAMS = 20_000
+WRITE_SECONDS = 30.0
+"""How long a client may leave a response unread before its stream ends."""
 MAX_NAMES_LOGGED = 5
 
 log = structlog.get_logger()
@@ -25,7 +28,7 @@ class AdsServicer:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._numbers = itertools.count(1)
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._closing = False
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -42,9 +45,10 @@ class AdsServicer:
             },
         )
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Every open stream, for people who look."""
-        return [stream.describe() for stream in self._streams.values()]
+    @property
+    def streams(self) -> Collection["Stream"]:
+        """The open streams, for who looks."""
+        return self._streams.values()
 
     def close(self) -> None:
         """Tells every stream to go, so that clients turn to another server at once."""
@@ -57,8 +61,13 @@ class AdsServicer:
         requests: AsyncIterator[discovery_pb2.DiscoveryRequest],
         context: grpc.aio.ServicerContext[Any, bytes],
     ) -> None:
+        if len(self._streams) >= MAX_STREAMS:
+            log.warning("too many streams; a new one is refused", streams=MAX_STREAMS, peer=context.peer())
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open; try another server"
+            )
         number = next(self._numbers)
-        stream = self._streams[number] = _Stream(number, self._cache, context.peer())
+        stream = self._streams[number] = Stream(number, self._cache, context.peer())
         metrics.streams.set(len(self._streams))
         reader = asyncio.create_task(stream.read(requests), name=f"reader of stream {number}")
         try:
@@ -67,20 +76,25 @@ class AdsServicer:
                 stream.wake.clear()
                 while (response := stream.session.next()) is not None:
                     stream.sending(response)
-                    await context.write(response.body)
+                    async with asyncio.timeout(WRITE_SECONDS):
+                        await context.write(response.body)
             if self._closing:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
-            try:
-                await reader
-            except InvalidRequestError as error:
-                stream.log.warning("request refused", reason=str(error))
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await reader
+        except InvalidRequestError as error:
+            stream.log.warning("request refused", reason=str(error))
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TimeoutError:
+            metrics.write_timeouts.inc()
+            stream.log.warning("client does not read; its stream ends", seconds=WRITE_SECONDS)
+            # No status can follow a message that is still being written: the call can only be given up.
+            raise asyncio.CancelledError from None
         finally:
             reader.cancel()
             stream.session.close()
             del self._streams[number]
             metrics.streams.set(len(self._streams))
-            stream.log.info("stream closed", node=stream.session.node_id)
+            stream.log.info("stream closed", node=stream.session.node.id)
 
     async def _delta(self, _: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """The incremental variant, which no gRPC client speaks."""
@@ -94,17 +108,15 @@ class AdsServicer:
         )
 
 
-class _Stream:
+class Stream:
     """A stream's session, with what its log lines and its description need."""
 
     def __init__(self, number: int, cache: Cache, peer: str) -> None:
         self.wake = asyncio.Event()
         self.session = Session(cache, self.wake.set)
+        self.number = number
+        self.peer = peer
         self.log = log.bind(stream=number, peer=peer)
-        self._identity = {"stream": number, "peer": peer}
-
-    def describe(self) -> dict[str, Any]:
-        return {**self._identity, **self.session.describe()}
 
     async def read(self, requests: AsyncIterator[discovery_pb2.DiscoveryRequest]) -> None:
         """Takes requests until the client ends the stream; the writer is woken at the end too."""
@@ -114,7 +126,9 @@ class _Stream:
                 outcome = self.session.request(request)
                 if first:
                     first = False
-                    self.log.info("stream opened", node=self.session.node_id, client=self.session.user_agent)
+                    node = self.session.node
+                    client = f"{node.user_agent_name} {node.user_agent_version}".strip()
+                    self.log.info("stream opened", node=node.id, client=client)
                 self._note(outcome, request)
         finally:
             self.wake.set()
@@ -124,7 +138,11 @@ class _Stream:
         label = response.type.label
         metrics.responses.labels(label).inc()
         self.log.debug(
-            "response", type=label, version=response.version, nonce=response.nonce, names=_some(response.names)
+            "response",
+            type=label,
+            version=response.version,
+            nonce=response.nonce,
+            names=_some(response.names),
         )
 
     def _note(self, outcome: Outcome, request: discovery_pb2.DiscoveryRequest) -> None:
@@ -143,7 +161,7 @@ class _Stream:
             metrics.rejections.labels(label).inc()
             self.log.warning(
                 "client refuses a response; it keeps what it had",
-                node=self.session.node_id,
+                node=self.session.node.id,
                 type=label,
                 version=outcome.rejection.version,
                 reason=outcome.rejection.message[:2000],
@@ -153,7 +171,7 @@ class _Stream:
         if outcome.missing:
             self.log.info(
                 "client asks for what does not exist; it is answered when it appears",
-                node=self.session.node_id,
+                node=self.session.node.id,
                 namespace=self.session.namespace,
                 type=label,
                 names=_some(outcome.missing),

@@ -6,9 +6,11 @@ newest content wins. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_pr
 """
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from envoy.config.core.v3 import base_pb2
 
 from xds_server.ads import wire
 from xds_server.cache import WILDCARD, Cache, Key, key_of
@@ -17,6 +19,8 @@ from xds_server.resources.types import Resource, ResourceType, digest
 MAX_NAMES = 20_000
 """Subscriptions of one type on one stream."""
 MAX_NAME_LENGTH = 2_048
+MAX_NODE_BYTES = 65_536
+"""Of a client's description of itself, which is kept as long as its stream."""
 DEFAULT_NAMESPACE = "default"
 
 _TYPES = {kind.value: kind for kind in ResourceType}
@@ -36,12 +40,48 @@ class InvalidRequestError(Exception):
     """The client broke the protocol or a limit; the stream ends with this text."""
 
 
+class Status(enum.Enum):
+    """What has become of a name that a client subscribes to."""
+
+    MISSING = "missing"
+    """There is nothing of that name, so nothing was sent."""
+    SENT = "sent"
+    """It was sent and the client has not answered yet."""
+    ACKNOWLEDGED = "acknowledged"
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A response that the client refused, in its own words."""
+    """A response that the client refused, in its own words.
+
+    Attributes:
+        version: Of the response.
+        names: Of the resources in it; which of them is meant only the message can tell.
+        message: Of the client.
+    """
 
     version: str
+    names: frozenset[str]
     message: str
+
+
+class Held(NamedTuple):
+    """What the server knows of one name on one stream.
+
+    Attributes:
+        type: Of the resource.
+        name: As the client asks for it.
+        status: What has become of it.
+        resource: What was sent last; None if nothing was.
+        rejection: With a refusal, the client's own words.
+    """
+
+    type: ResourceType
+    name: str
+    status: Status
+    resource: Resource | None
+    rejection: Rejection | None
 
 
 class Outcome(NamedTuple):
@@ -88,6 +128,7 @@ class _Subscription:
         was_named: Whether it ever named something: from then on an empty list means nothing, not everything.
         nonce: Of the last response; empty before the first.
         version: Of the last response.
+        latest: Names of the resources in the last response.
         acknowledged: The last version that it accepted.
         sent: What it was sent of what it subscribes to.
         pending: Names that may have to be sent, or to be told gone.
@@ -102,6 +143,7 @@ class _Subscription:
     was_named: bool = False
     nonce: str = ""
     version: str = ""
+    latest: frozenset[str] = frozenset()
     acknowledged: str = ""
     sent: dict[str, Resource] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
@@ -119,8 +161,7 @@ class Session:
     """
 
     def __init__(self, cache: Cache, wake: Callable[[], None]) -> None:
-        self.node_id = ""
-        self.user_agent = ""
+        self.node = base_pb2.Node()
         self.namespace = DEFAULT_NAMESPACE
         self._cache = cache
         self._wake = wake
@@ -149,7 +190,8 @@ class Session:
         meant = Kind.ACK if nonce and nonce == subscription.nonce else Kind.SUBSCRIBE
         if meant is Kind.ACK and request.HasField("error_detail"):
             meant = Kind.NACK
-            subscription.rejection = Rejection(subscription.version, request.error_detail.message)
+            words = request.error_detail.message
+            subscription.rejection = Rejection(subscription.version, subscription.latest, words)
         elif meant is Kind.ACK:
             subscription.rejection = None
             subscription.acknowledged = request.version_info
@@ -181,34 +223,30 @@ class Session:
                 self._cache.unsubscribe_all(self, kind)
         self._subscriptions.clear()
 
-    def describe(self) -> dict[str, Any]:
-        """The state, for people who look."""
-        return {
-            "node": self.node_id,
-            "namespace": self.namespace,
-            "user_agent": self.user_agent,
-            "types": {
-                kind.label: {
-                    "names": sorted(subscription.names) + [WILDCARD] * subscription.wildcard,
-                    "missing": sorted(name for name in subscription.names if not self._get(kind, name)),
-                    "nonce": subscription.nonce,
-                    "version_sent": subscription.version,
-                    "version_acknowledged": subscription.acknowledged,
-                    "rejected": subscription.rejection
-                    and {
-                        "version": subscription.rejection.version,
-                        "message": subscription.rejection.message,
-                    },
-                }
-                for kind, subscription in self._subscriptions.items()
-            },
-        }
+    def held(self) -> Iterator[Held]:
+        """What the client has, as far as the server knows, name by name."""
+        for kind, subscription in self._subscriptions.items():
+            names = subscription.names | subscription.sent.keys()
+            for name in sorted(names):
+                resource = subscription.sent.get(name)
+                rejection = subscription.rejection
+                if resource is None:
+                    yield Held(kind, name, Status.MISSING, None, None)
+                elif rejection is not None and name in rejection.names:
+                    yield Held(kind, name, Status.REFUSED, resource, rejection)
+                elif name in subscription.latest and subscription.acknowledged != subscription.version:
+                    yield Held(kind, name, Status.SENT, resource, None)
+                else:
+                    yield Held(kind, name, Status.ACKNOWLEDGED, resource, None)
 
     def _identify(self, node: Any) -> None:
         """Reads the node, which only the first request of a stream must carry."""
+        if node.ByteSize() > MAX_NODE_BYTES:
+            raise InvalidRequestError(
+                f"the node has {node.ByteSize()} bytes; at most {MAX_NODE_BYTES} are taken"
+            )
         self._identified = True
-        self.node_id = node.id[:MAX_NAME_LENGTH]
-        self.user_agent = f"{node.user_agent_name} {node.user_agent_version}".strip()[:MAX_NAME_LENGTH]
+        self.node.CopyFrom(node)
         fields = node.metadata.fields
         if "NAMESPACE" in fields:
             self.namespace = fields["NAMESPACE"].string_value or DEFAULT_NAMESPACE
@@ -297,6 +335,7 @@ class Session:
         subscription.nonce = str(self._responses)
         # Equal content has an equal version on every server.
         subscription.version = digest("\n".join(f"{r.name} {r.version}" for r in resources).encode())
+        subscription.latest = frozenset(resource.name for resource in resources)
         subscription.sent.update((resource.name, resource) for resource in resources)
         return Response(
             subscription.type,
