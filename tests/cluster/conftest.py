@@ -52,11 +52,11 @@ def demo(cluster: Cluster, figures: list[str]) -> Cluster:
 
 
 @pytest.fixture
-def kind(cluster: Cluster) -> Cluster:
-    """The cluster, if its nodes and images are in reach."""
-    if not cluster.is_kind:
+def kind(demo: Cluster) -> Cluster:
+    """The cluster with the demo on it, if its nodes and images are in reach."""
+    if not demo.is_kind:
         pytest.skip("needs a cluster of kind's: its images are built here, its nodes are containers")
-    return cluster
+    return demo
 
 
 @pytest.fixture(scope="session")

@@ -68,15 +68,15 @@ def test_the_log_of_a_client_can_be_followed(demo: Cluster) -> None:
         process.terminate()
 
 
-def test_deploying_again_restarts_nothing(demo: Cluster, kind: Cluster) -> None:
-    before = identities(demo)
+def test_deploying_again_restarts_nothing(kind: Cluster) -> None:
+    before = identities(kind)
     kind.task("deploy")
-    assert identities(demo) == before
+    assert identities(kind) == before
 
 
-def test_what_changed_is_rolled_out_and_nothing_else(demo: Cluster, kind: Cluster, tmp_path: Path) -> None:
+def test_what_changed_is_rolled_out_and_nothing_else(kind: Cluster, tmp_path: Path) -> None:
     others = tuple(service for service in SERVICES if service != "hello-server")
-    before, pods = identities(demo, others), demo.pod_names("hello-server")
+    before, pods = identities(kind, others), kind.pod_names("hello-server")
     changed = tmp_path / "changed"
     shutil.copytree(
         ROOT, changed, ignore=shutil.ignore_patterns(".*_cache", ".git", ".venv", ".build", ".local")
@@ -87,19 +87,19 @@ def test_what_changed_is_rolled_out_and_nothing_else(demo: Cluster, kind: Cluste
     try:
         kind.task("deploy", root=changed)
         image = (changed / ".build" / "images" / "hello-server").read_text().strip()
-        [container] = demo.deployment("hello-server")["spec"]["template"]["spec"]["containers"]
+        [container] = kind.deployment("hello-server")["spec"]["template"]["spec"]["containers"]
         assert container["image"] == image
-        demo.rolled_out("hello-server")
-        assert not demo.pod_names("hello-server") & pods
-        assert identities(demo, others) == before
+        kind.rolled_out("hello-server")
+        assert not kind.pod_names("hello-server") & pods
+        assert identities(kind, others) == before
     finally:
         kind.task("deploy")
-        demo.rolled_out("hello-server")
+        kind.rolled_out("hello-server")
         if image:
             kube.run("docker", "image", "rm", image)
 
 
-def test_everything_starts_where_pods_are_restricted(demo: Cluster, kind: Cluster) -> None:
+def test_everything_starts_where_pods_are_restricted(kind: Cluster) -> None:
     kind.kubectl(
         "label", "--overwrite", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted"
     )
@@ -108,7 +108,7 @@ def test_everything_starts_where_pods_are_restricted(demo: Cluster, kind: Cluste
     with pytest.raises(AssertionError, match="violates PodSecurity"):
         kind.kubectl("create", "--dry-run=server", "--filename", "-", text=json.dumps(root))
     for service in SERVICES:
-        demo.restart(service)
+        kind.restart(service)
 
 
 @pytest.mark.parametrize("client", kube.CLIENTS)
@@ -204,19 +204,19 @@ def test_traffic_goes_on_without_any_xds_server(demo: Cluster, watch: Watch) -> 
     watch.assert_no_call_failed()
 
 
-def test_an_api_server_that_hangs_is_not_noticed(demo: Cluster, kind: Cluster, watch: Watch) -> None:
-    before = identities(demo)
+def test_an_api_server_that_hangs_is_not_noticed(kind: Cluster, watch: Watch) -> None:
+    before = identities(kind)
     with faults.api_server_frozen(kind):
         # longer, and Kubernetes itself would declare the nodes lost and their pods not ready
         waiting.hold(30)
-    assert identities(demo) == before
+    assert identities(kind) == before
     watch.assert_no_call_failed()
-    assert_still_updated(demo, watch)
+    assert_still_updated(kind, watch)
     watch.assert_no_call_failed()
 
 
-def test_an_api_server_that_refuses_is_not_noticed(demo: Cluster, kind: Cluster, watch: Watch) -> None:
-    before = identities(demo)
+def test_an_api_server_that_refuses_is_not_noticed(kind: Cluster, watch: Watch) -> None:
+    before = identities(kind)
     connect = "import os, socket; socket.create_connection((os.environ['KUBERNETES_SERVICE_HOST'], 443), 5)"
     ask = ("exec", "deployment/xds-server", "--", "python", "-c", connect)
     kind.kubectl(*ask)
@@ -224,9 +224,9 @@ def test_an_api_server_that_refuses_is_not_noticed(demo: Cluster, kind: Cluster,
         with pytest.raises(AssertionError, match="ConnectionRefusedError"):
             kind.kubectl(*ask)
         waiting.hold(60)
-    assert identities(demo) == before
+    assert identities(kind) == before
     watch.assert_no_call_failed()
-    assert_still_updated(demo, watch)
+    assert_still_updated(kind, watch)
     watch.assert_no_call_failed()
 
 
@@ -243,13 +243,13 @@ def test_nothing_was_restarted_by_its_probes(demo: Cluster, watch: Watch) -> Non
     assert {pod: restarts for pod, (_, restarts, _) in identities(demo).items() if restarts != [0]} == {}
 
 
-def test_figures(demo: Cluster, kind: Cluster, figures: list[str]) -> None:
+def test_figures(kind: Cluster, figures: list[str]) -> None:
     for service in SERVICES:
         image = (ROOT / ".build" / "images" / service).read_text().strip()
         size = int(kube.run("docker", "image", "inspect", "--format", "{{.Size}}", image))
         figures.append(f"image of {service}: {size / 1e6:.0f} MB")
-    for node in demo.get("nodes"):
-        metrics = demo.kubectl(
+    for node in kind.get("nodes"):
+        metrics = kind.kubectl(
             "get", "--raw", f"/api/v1/nodes/{node['metadata']['name']}/proxy/metrics/resource"
         )
         for line in metrics.splitlines():
@@ -261,7 +261,7 @@ def test_figures(demo: Cluster, kind: Cluster, figures: list[str]) -> None:
 # ---- the end ----
 
 
-def test_undeploy_leaves_nothing(demo: Cluster, kind: Cluster) -> None:
+def test_undeploy_leaves_nothing(kind: Cluster) -> None:
     kind.task("undeploy")
     kinds = kind.kubectl("api-resources", "--verbs=list", "--output=name").split()
     listable = ",".join(name for name in kinds if not name.startswith("events"))

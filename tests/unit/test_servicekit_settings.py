@@ -97,6 +97,7 @@ def test_an_empty_variable_counts_as_unset_and_others_are_ignored(monkeypatch: p
         ("WATCH", "maybe", "must be true or false"),
         ("LOG_LEVEL", "LOUD", "must be DEBUG, INFO, WARNING or ERROR"),
         ("FILE", "a/", "must be a file, not a folder"),
+        ("FILE", "\udcff", "must be UTF-8"),  # how Python shows a byte that is not
     ],
 )
 def test_a_wrong_value(variable: str, value: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:

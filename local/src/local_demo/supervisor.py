@@ -52,14 +52,13 @@ class Replica:
         launch = self.program.launch
         if launch is None or launch.address is None:
             return None
-        ready = self.program.ready and not self.draining
         return Endpoint(
             self.program.name,
             launch.address,
             self.zone,
-            ready=ready,
-            # It serves until it is gone, although its health check says no from the moment it is told to end.
-            serving=ready or self.draining,
+            ready=self.program.ready and not self.draining,
+            # As it was when it was told to end: it answers until it is gone, and is not asked any more.
+            serving=self.program.ready,
             terminating=self.draining,
         )
 

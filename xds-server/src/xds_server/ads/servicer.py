@@ -16,7 +16,7 @@ from xds_server.cache import Cache
 SERVICE = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full_name
 MAX_STREAMS = 20_000
 WRITE_SECONDS = 30.0
-"""How long a client may leave a response unread before its stream ends."""
+"""How long a client may leave a response unread before it is given up."""
 MAX_NAMES_LOGGED = 5
 
 log = structlog.get_logger()
@@ -70,25 +70,26 @@ class AdsServicer:
         stream = self._streams[number] = Stream(number, self._cache, context.peer())
         metrics.streams.set(len(self._streams))
         reader = asyncio.create_task(stream.read(requests), name=f"reader of stream {number}")
+        loop = asyncio.get_running_loop()
         try:
-            while not self._closing and not reader.done():
+            while not (self._closing or stream.given_up or reader.done()):
                 await stream.wake.wait()
                 stream.wake.clear()
                 while (response := stream.session.next()) is not None:
                     stream.sending(response)
-                    async with asyncio.timeout(WRITE_SECONDS):
-                        await context.write(response.body)
+                    deadline = loop.call_later(WRITE_SECONDS, stream.give_up)
+                    await context.write(response.body)
+                    deadline.cancel()
+            if stream.given_up:
+                await context.abort(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing was read for {WRITE_SECONDS:g} s"
+                )
             if self._closing:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
             await reader
         except InvalidRequestError as error:
             stream.log.warning("request refused", reason=str(error))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except TimeoutError:
-            metrics.write_timeouts.inc()
-            stream.log.warning("client does not read; its stream ends", seconds=WRITE_SECONDS)
-            # No status can follow a message that is still being written: the call can only be given up.
-            raise asyncio.CancelledError from None
         finally:
             reader.cancel()
             stream.session.close()
@@ -114,6 +115,7 @@ class Stream:
     def __init__(self, number: int, cache: Cache, peer: str) -> None:
         self.wake = asyncio.Event()
         self.session = Session(cache, self.wake.set)
+        self.given_up = False
         self.number = number
         self.peer = peer
         self.log = log.bind(stream=number, peer=peer)
@@ -132,6 +134,19 @@ class Stream:
                 self._note(outcome, request)
         finally:
             self.wake.set()
+
+    def give_up(self) -> None:
+        """Drops what is kept for a client that does not read.
+
+        No status can overtake the message that it leaves unread, so the call ends when it reads again, when its
+        connection breaks, or when that reaches its age.
+        """
+        self.given_up = True
+        self.session.close()
+        metrics.write_timeouts.inc()
+        self.log.warning(
+            "client does not read; its stream ends", node=self.session.node.id, seconds=WRITE_SECONDS
+        )
 
     def sending(self, response: Response) -> None:
         """Counts and logs a response that is about to be written."""
