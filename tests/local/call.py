@@ -11,15 +11,13 @@ import grpc
 from greeter.v1.greeter_pb2 import SayHelloRequest
 from greeter.v1.greeter_pb2_grpc import GreeterStub
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 def call(target: str) -> str:
     with grpc.insecure_channel(target) as channel:
         try:
-            reply = GreeterStub(channel).SayHello(
-                SayHelloRequest(name="test"), timeout=TIMEOUT, wait_for_ready=True
-            )
+            reply = GreeterStub(channel).SayHello(SayHelloRequest(name="test"), timeout=TIMEOUT)
         except grpc.RpcError as error:
             return f"{error.code().name}: {error.details()}"
         return reply.hostname

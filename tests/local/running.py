@@ -25,9 +25,9 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Find a free port outside of the range from which the kernel takes ports for others meanwhile."""
+    """Find a free port outside of the ranges from which the kernel and Kubernetes take ports meanwhile."""
     while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
+        port = random.SystemRandom().randrange(20_000, 30_000)
         try:
             with socket.create_server(("127.0.0.1", port)):
                 return port
