@@ -75,6 +75,7 @@ def answers(xds_server: XdsServer, *names: str, namespace: str | None) -> dict[s
     env = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=json.dumps(bootstrap))
     result = running.run("python", str(CALL), *(f"xds:///{name}" for name in names), env=env, seconds=100)
     assert result.returncode == 0, result.stderr
+    print(*xds_server.lines[-20:], sep="\n")  # noqa: T201 - pytest shows it of a test that fails
     found: dict[str, str] = json.loads(result.stdout)
     return {target.removeprefix("xds:///"): host for target, host in found.items()}
 

@@ -65,6 +65,14 @@ def test_records_of_the_standard_library_come_out_the_same_way(capfd: pytest.Cap
     assert (line["level"], line["event"], line["logger"]) == ("warning", "slow callback", "asyncio")
 
 
+def test_chatty_libraries_only_warn_and_never_below_the_level(capfd: pytest.CaptureFixture[str]) -> None:
+    for level, events in (("DEBUG", ["w"]), ("ERROR", [])):
+        logs.configure("json", level)
+        logging.getLogger("urllib3.connectionpool").debug("d")
+        logging.getLogger("urllib3.connectionpool").warning("w")
+        assert [line["event"] for line in logged(capfd)] == events
+
+
 def test_an_exception_is_one_line_too(capfd: pytest.CaptureFixture[str]) -> None:
     logs.configure("json", "INFO")
     try:

@@ -13,7 +13,6 @@ from typing import Literal, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-
 CHATTY = ("aiohttp", "asyncio", "grpc", "urllib3", "watchfiles")
 """Libraries that tell each of their steps; only their warnings are of interest to who runs a service."""
 
@@ -60,7 +59,7 @@ def configure(log_format: Literal["auto", "text", "json"], log_level: str) -> No
     logging.root.handlers = [handler]
     logging.root.setLevel(log_level)
     for library in CHATTY:
-        logging.getLogger(library).setLevel(logging.WARNING)
+        logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))
 
 
 class _Handler(logging.Handler):
