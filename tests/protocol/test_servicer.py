@@ -100,6 +100,13 @@ async def test_a_broken_request_ends_its_stream_with_the_reason_and_no_other(cha
     good.cancel()
 
 
+async def test_rubbish_ends_its_stream_with_the_reason(channel):
+    stream = channel.stream_stream(f"/{SERVICE}/StreamAggregatedResources")()
+    await stream.write(b"\xff\xff")
+    assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert await stream.details() == "this is not a DiscoveryRequest"
+
+
 async def test_delta_is_refused_with_a_line_in_the_log(channel):
     with capture_logs() as logs:
         stream = open_stream(channel, "DeltaAggregatedResources")

@@ -3,11 +3,11 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Collection, Iterable
-from typing import Any
 
 import grpc
 import structlog
 from envoy.service.discovery.v3 import ads_pb2, discovery_pb2
+from google.protobuf.message import DecodeError
 
 from xds_server import metrics
 from xds_server.ads.session import InvalidRequestError, Kind, Outcome, Response, Session
@@ -38,8 +38,8 @@ class AdsServicer:
             {
                 "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(
                     self._stream,
-                    request_deserializer=discovery_pb2.DiscoveryRequest.FromString,
-                    response_serializer=bytes,
+                    # Bytes in and out: a request that can't be decoded is the session's to refuse, and responses
+                    # are serialised already.
                 ),
                 "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta),
             },
@@ -58,8 +58,8 @@ class AdsServicer:
 
     async def _stream(
         self,
-        requests: AsyncIterator[discovery_pb2.DiscoveryRequest],
-        context: grpc.aio.ServicerContext[Any, bytes],
+        requests: AsyncIterator[bytes],
+        context: grpc.aio.ServicerContext[bytes, bytes],
     ) -> None:
         if len(self._streams) >= MAX_STREAMS:
             log.warning("too many streams; a new one is refused", streams=MAX_STREAMS, peer=context.peer())
@@ -120,11 +120,12 @@ class Stream:
         self.peer = peer
         self.log = log.bind(stream=number, peer=peer)
 
-    async def read(self, requests: AsyncIterator[discovery_pb2.DiscoveryRequest]) -> None:
+    async def read(self, requests: AsyncIterator[bytes]) -> None:
         """Takes requests until the client ends the stream; the writer is woken at the end too."""
         try:
             first = True
-            async for request in requests:
+            async for encoded in requests:
+                request = _decode(encoded)
                 outcome = self.session.request(request)
                 if first:
                     first = False
@@ -191,6 +192,13 @@ class Stream:
                 type=label,
                 names=_some(outcome.missing),
             )
+
+
+def _decode(encoded: bytes) -> discovery_pb2.DiscoveryRequest:
+    try:
+        return discovery_pb2.DiscoveryRequest.FromString(encoded)
+    except DecodeError as error:
+        raise InvalidRequestError("this is not a DiscoveryRequest") from error
 
 
 def _some(names: Iterable[str]) -> list[str]:

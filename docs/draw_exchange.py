@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws what was said on one ADS stream, as a Mermaid sequence diagram, from xds-server's own log.
 
-    LOG_LEVEL=DEBUG LOG_FORMAT=json ./taskw local | scripts/draw-exchange hello-client.default
+    LOG_LEVEL=DEBUG LOG_FORMAT=json ./taskw local | docs/draw_exchange.py hello-client.default
 
 reads until the demo ends (Ctrl-C) and draws the first stream of that node. The diagram in docs/ is its work.
 """
@@ -29,7 +29,7 @@ def draw(events: Iterable[dict[str, object]], node: str) -> Iterator[str]:
     events = list(events)
     opened = [e["stream"] for e in events if e["event"] == "stream opened" and e.get("node") == node]
     if not opened:
-        raise SystemExit(f"draw-exchange: no stream of node {node!r} in this log")
+        raise SystemExit(f"draw_exchange: no stream of node {node!r} in this log")
     yield "sequenceDiagram"
     yield f"  participant C as {node.partition('.')[0]}"
     yield "  participant X as xds-server"
