@@ -94,6 +94,15 @@ def test_a_replica_that_hangs_is_not_called_until_it_goes_on(tmp_path: Path) -> 
         demo.end()
 
 
+def test_a_program_that_keeps_ending_is_started_with_a_growing_pause(tmp_path: Path) -> None:
+    with Demo(tmp_path, INTERVAL="often") as demo:
+        demo.wait_for_line("hello-client", "INTERVAL=often")
+        for pause in ("at once", "in 1 s", "in 2 s"):
+            demo.wait_for_line("local", "hello-client ended with exit code 2", f"starting again {pause}")
+        demo.send_to_group(signal.SIGINT)
+        assert demo.wait() == 0
+
+
 def test_a_killed_client_starts_again(demo: Demo) -> None:
     demo.send_to("howdy-client", signal.SIGKILL)
     demo.wait_for_line("local", "howdy-client was killed by SIGKILL", "starting again")

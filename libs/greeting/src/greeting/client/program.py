@@ -26,8 +26,12 @@ from servicekit.lifecycle import Stop
 
 LOOK_EVERY = 1.0
 TELL_SPREAD_EVERY = 60.0
-CHANNEL_OPTIONS = (("grpc.max_reconnect_backoff_ms", 5_000),)
-"""gRPC would try a server that was away for long again after two minutes only; a person is watching this one."""
+CHANNEL_OPTIONS = (
+    # gRPC would try a server that was away for long again after two minutes only; a person is watching this one.
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # No proxy: gRPC would send calls to the pods through the one that http_proxy names.
+    ("grpc.enable_http_proxy", 0),
+)
 
 log = structlog.get_logger()
 
