@@ -8,7 +8,7 @@ Seen = TypeVar("Seen")
 
 EVERY = 0.05
 """Seconds between two looks."""
-DEADLINE = 40.0
+DEADLINE = 60.0
 """Seconds after which the wait is in vain: far more than anything here takes, as the machine may be busy."""
 
 
