@@ -5,6 +5,7 @@ import contextlib
 import json
 
 import pytest
+import watchfiles
 import yaml
 from structlog.testing import capture_logs
 
@@ -78,6 +79,19 @@ async def test_polling_alone(folder):
         await found.until_known(ONE)
         write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
         await found.until_known(TWO)
+
+
+async def test_without_notifications_the_polls_go_on(folder, monkeypatch):
+    def no_more(*_, **__):
+        raise OSError("inotify watch limit reached")
+
+    monkeypatch.setattr(watchfiles, "awatch", no_more)
+    with capture_logs() as logs:
+        async with discover(folder, poll_interval=1) as found:
+            await found.until_known(ONE)
+            write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
+            await found.until_known(TWO)
+    assert "inotify watch limit reached" in {e.get("reason") for e in logs}
 
 
 async def test_json_and_lists(tmp_path):

@@ -4,6 +4,7 @@ A job of its own (`task test:fuzz`); SCALE=1 sends a million messages and a hund
 ten thousand times. The seed is printed, and can be given, so that a failure can be seen again.
 """
 
+import functools
 import json
 import os
 import random
@@ -147,7 +148,7 @@ def test_objects(server, api, chance):
         item = {field: mutated(chance, value) for field, value in good.items() if chance.random() > 0.05}
         # The object that the others must not harm is left alone, as a real cluster's other objects are.
         item["metadata"] = {**good["metadata"], "resourceVersion": "1"}
-        wait_until("a watch", lambda kind=good["kind"]: api.watchers(kind))
+        wait_until("a watch", functools.partial(api.watchers, good["kind"]))
         api.send(good["kind"], {"type": chance.choice(["ADDED", "MODIFIED", "DELETED"]), "object": item})
         if number % 5000 == 0:
             assert serves(server)

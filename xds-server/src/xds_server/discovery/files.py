@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 import watchfiles
 import yaml
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from servicekit.errors import ConfigurationError
 from xds_server import metrics
@@ -86,7 +87,11 @@ class FilesSource:
             await self._scan()
             due = time.monotonic() + self._poll_interval
             if self._watch and self._directory.is_dir():
-                await self._follow(due)
+                try:
+                    await self._follow(due)
+                except (OSError, WatchfilesRustInternalError) as error:
+                    # Such as a system that has no more file notifications to give.
+                    log.warning("no file notifications; the polls go on", reason=str(error))
             await asyncio.sleep(max(0, due - time.monotonic()))
 
     async def _follow(self, due: float) -> None:
