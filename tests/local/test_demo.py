@@ -75,6 +75,22 @@ def test_calls_go_on_while_xds_server_is_killed_and_changes_are_seen_when_it_is_
     assert [total["failed"] for total in totals.values()] == [0, 0]
 
 
+def test_clients_that_are_asked_to_connect_anew_fail_no_call(tmp_path: Path) -> None:
+    with Demo(tmp_path, MAX_CONNECTION_AGE="1") as demo:
+        demo.wait_until_up()
+
+        def connected_anew() -> bool:
+            opened = [
+                record["node"] for record in demo.log("xds-server") if record["event"] == "stream opened"
+            ]
+            return all(opened.count(f"{client}.default") >= 3 for client in CLIENTS)
+
+        wait_until("both clients to have connected three times", connected_anew)
+        demo.scale("hello-server", 3)
+        demo.wait_for_answers_of("hello-client", 3)
+        assert [total["failed"] for total in demo.end().values()] == [0, 0]
+
+
 def test_a_killed_replica_answers_again(demo: Demo) -> None:
     names = demo.wait_for_answers_of("hello-client", 2)
     demo.send_to("hello-server-1", signal.SIGKILL)
