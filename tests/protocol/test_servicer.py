@@ -76,6 +76,25 @@ async def test_a_subscription_is_answered_and_followed(cache, channel):
     stream.cancel()
 
 
+async def test_a_burst_of_changes_is_gathered_and_its_last_state_arrives(cache, channel):
+    stream = open_stream(channel)
+    await stream.write(request(EDS, WEB))
+    await stream.read()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for last in range(1, 200):
+        cache.publish(changes(service("web", f"10.0.1.{last}")))
+        await asyncio.sleep(0.002)
+    received = 0
+    while True:
+        response = await stream.read()
+        received += 1
+        if b"10.0.1.199" in response.resources[0].value:
+            break
+    assert received <= (loop.time() - began) / servicer_module.GATHER_SECONDS + 1
+    stream.cancel()
+
+
 async def test_a_stream_that_the_client_ends_ends_well(servicer, channel):
     stream = open_stream(channel)
     await stream.write(request(EDS, WEB))

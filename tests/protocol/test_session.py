@@ -58,7 +58,7 @@ def test_only_the_first_request_carries_the_node(cache):
 
 
 def test_a_node_without_id_or_metadata_is_served(cache):
-    session = Session(cache, lambda: None)
+    session = Session(cache, asked=lambda: None, changed=lambda: None)
     session.request(discovery_pb2.DiscoveryRequest(type_url=CDS.value, resource_names=[WEB]))
     assert session.next() is not None
     assert session.namespace == "default"
@@ -66,7 +66,7 @@ def test_a_node_without_id_or_metadata_is_served(cache):
 
 def test_a_request_without_type_ends_the_stream(cache):
     with pytest.raises(InvalidRequestError, match="type_url"):
-        Session(cache, lambda: None).request(discovery_pb2.DiscoveryRequest())
+        Session(cache, asked=lambda: None, changed=lambda: None).request(discovery_pb2.DiscoveryRequest())
 
 
 def test_an_unknown_type_is_ignored(cache, client):

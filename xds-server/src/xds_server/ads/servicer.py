@@ -17,6 +17,8 @@ SERVICE = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full
 MAX_STREAMS = 20_000
 WRITE_SECONDS = 30.0
 """How long a client may leave a response unread before it is given up."""
+GATHER_SECONDS = 0.1
+"""How close changes are gathered into one response: no stream gets more than ten of a type a second unasked."""
 MAX_NAMES_LOGGED = 5
 
 log = structlog.get_logger()
@@ -92,7 +94,7 @@ class AdsServicer:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             reader.cancel()
-            stream.session.close()
+            stream.close()
             del self._streams[number]
             metrics.streams.set(len(self._streams))
             stream.log.info("stream closed", node=stream.session.node.id)
@@ -114,8 +116,11 @@ class Stream:
 
     def __init__(self, number: int, cache: Cache, peer: str) -> None:
         self.wake = asyncio.Event()
-        self.session = Session(cache, self.wake.set)
+        self.session = Session(cache, asked=self.wake.set, changed=self._wake_in_time)
         self.given_up = False
+        self._loop = asyncio.get_running_loop()
+        self._quiet_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self.number = number
         self.peer = peer
         self.log = log.bind(stream=number, peer=peer)
@@ -149,8 +154,28 @@ class Stream:
             "client does not read; its stream ends", node=self.session.node.id, seconds=WRITE_SECONDS
         )
 
+    def close(self) -> None:
+        """Ends all that goes on for the stream."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.session.close()
+
+    def _wake_in_time(self) -> None:
+        """Lets the first change after a quiet moment out at once, and gathers those that follow closely."""
+        if self._timer is not None:
+            return
+        if self._loop.time() >= self._quiet_until:
+            self.wake.set()
+        else:
+            self._timer = self._loop.call_at(self._quiet_until, self._wake_late)
+
+    def _wake_late(self) -> None:
+        self._timer = None
+        self.wake.set()
+
     def sending(self, response: Response) -> None:
         """Counts and logs a response that is about to be written."""
+        self._quiet_until = self._loop.time() + GATHER_SECONDS
         label = response.type.label
         metrics.responses.labels(label).inc()
         self.log.debug(

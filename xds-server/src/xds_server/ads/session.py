@@ -157,14 +157,16 @@ class Session:
 
     Args:
         cache: Where resources come from.
-        wake: Called when ``next`` may have something; must not block.
+        asked: Called when ``next`` may have something because the client asked; must not block.
+        changed: The same because something changed, which may wait a little while more changes gather.
     """
 
-    def __init__(self, cache: Cache, wake: Callable[[], None]) -> None:
+    def __init__(self, cache: Cache, *, asked: Callable[[], None], changed: Callable[[], None]) -> None:
         self.node = base_pb2.Node()
         self.namespace = DEFAULT_NAMESPACE
         self._cache = cache
-        self._wake = wake
+        self._asked = asked
+        self._changed = changed
         self._identified = False
         self._responses = 0
         self._subscriptions: dict[ResourceType, _Subscription] = {}
@@ -201,7 +203,7 @@ class Session:
     def changed(self, key: Key) -> None:
         """Takes the news that a resource may differ from what the client has."""
         self._subscriptions[key.type].pending.add(key.name)
-        self._wake()
+        self._changed()
 
     def next(self) -> Response | None:
         """The next response to write, of what is true now; None if the client has all it should."""
@@ -283,7 +285,7 @@ class Session:
         subscription.owed |= added
         subscription.names, subscription.wildcard = names, wildcard
         if subscription.pending or subscription.owes_all:
-            self._wake()
+            self._asked()
         if not self._cache.synced:
             return ()
         return tuple(sorted(name for name in added if self._get(kind, name) is None))
