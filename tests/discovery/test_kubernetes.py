@@ -215,6 +215,21 @@ async def test_an_outage_is_logged_once_with_its_mend_and_when_it_is_over(api, d
     assert len([e for e in logs if e["event"] == "the Kubernetes API answers again"]) == 2
 
 
+async def test_an_error_that_nobody_expected_is_not_lost_in_a_thread(api, tmp_path, monkeypatch):
+    class BrokenError(Exception):
+        pass
+
+    def broken(*_, **__):
+        raise BrokenError
+
+    monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig")))
+    monkeypatch.setattr("urllib3.PoolManager.request", broken)
+    source = KubernetesSource(lambda _: None, namespaces=(), poll_interval=60, watch=True)
+    async with asyncio.timeout(10):
+        with pytest.raises(BrokenError):
+            await source.run()
+
+
 def test_without_any_way_to_a_cluster_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     with pytest.raises(ConfigurationError, match=r"KUBECONFIG=.*DISCOVERY=files"):

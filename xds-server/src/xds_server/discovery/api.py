@@ -90,12 +90,13 @@ class Api:
             response.close()
 
     def _open(self, path: str, query: Mapping[str, str], read_timeout: float) -> urllib3.HTTPResponse:
-        request = self._client.param_serialize(
-            "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
-        )
         try:
+            # Reads the service account's token again when it is due, hence may fail as a file can.
+            request = self._client.param_serialize(
+                "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
+            )
             answer = self._client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, read_timeout))
-        except (urllib3.exceptions.HTTPError, client.ApiException, OSError) as error:
+        except (urllib3.exceptions.HTTPError, client.ApiException, config.ConfigException, OSError) as error:
             raise ApiError(_explain(error)) from error
         response: urllib3.HTTPResponse = answer.response
         if response.status == 200:  # noqa: PLR2004 - OK

@@ -70,6 +70,15 @@ class KubernetesSource:
         )
         loop = asyncio.get_running_loop()
         stop = threading.Event()
+        broken: asyncio.Future[None] = loop.create_future()
+
+        def mirror(reflector: Reflector) -> None:
+            """Runs a reflector; an error that it does not know must end the program, not its thread alone."""
+            try:
+                reflector.run()
+            except Exception as error:  # noqa: BLE001 - passed on
+                loop.call_soon_threadsafe(_break, broken, error)
+
         for collection in self._collections:
             kind, namespace = collection
             group, plural = _RESOURCES[kind]
@@ -83,13 +92,17 @@ class KubernetesSource:
                 stop=stop,
             )
             # A daemon: a thread that waits for a silent API server must not keep the program from ending.
-            threading.Thread(
-                target=reflector.run, name=f"reflector {plural} {namespace}", daemon=True
-            ).start()
+            name = f"reflector {plural} {namespace}"
+            threading.Thread(target=mirror, args=(reflector,), name=name, daemon=True).start()
         try:
-            await loop.create_future()
+            await broken
         finally:
             stop.set()
+
+
+def _break(broken: asyncio.Future[None], error: Exception) -> None:
+    if not broken.done():
+        broken.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
