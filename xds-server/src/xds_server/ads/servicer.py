@@ -77,11 +77,14 @@ class AdsServicer:
             while not (self._closing or stream.given_up or reader.done()):
                 await stream.wake.wait()
                 stream.wake.clear()
-                while (response := stream.session.next()) is not None:
+                # All at once: what changes while these are written belongs to the next round.
+                for response in list(iter(stream.session.next, None)):
                     stream.sending(response)
                     deadline = loop.call_later(WRITE_SECONDS, stream.give_up)
                     await context.write(response.body)
                     deadline.cancel()
+                    if stream.given_up:
+                        break
             if stream.given_up:
                 await context.abort(
                     grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing was read for {WRITE_SECONDS:g} s"
