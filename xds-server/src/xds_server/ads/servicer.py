@@ -83,8 +83,6 @@ class AdsServicer:
                     deadline = loop.call_later(WRITE_SECONDS, stream.give_up)
                     await context.write(response.body)
                     deadline.cancel()
-                    if stream.given_up:
-                        break
             if stream.given_up:
                 await context.abort(
                     grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing was read for {WRITE_SECONDS:g} s"
@@ -150,6 +148,8 @@ class Stream:
         No status can overtake the message that it leaves unread, so the call ends when it reads again, when its
         connection breaks, or when that reaches its age.
         """
+        if self.given_up:
+            return
         self.given_up = True
         self.session.close()
         metrics.write_timeouts.inc()
