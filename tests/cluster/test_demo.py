@@ -243,14 +243,24 @@ def test_figures(kind: Cluster, figures: list[str]) -> None:
         image = (ROOT / ".build" / "images" / service).read_text().strip()
         size = int(kube.run("docker", "image", "inspect", "--format", "{{.Size}}", image))
         figures.append(f"image of {service}: {size / 1e6:.0f} MB")
-    for node in kind.get("nodes"):
-        metrics = kind.kubectl(
-            "get", "--raw", f"/api/v1/nodes/{node['metadata']['name']}/proxy/metrics/resource"
-        )
-        for line in metrics.splitlines():
-            if line.startswith('pod_memory_working_set_bytes{namespace="default",pod="'):
-                pod, value = line.split('pod="')[1].split('"')[0], float(line.split()[1])
-                figures.append(f"memory of {pod}: {value / 2**20:.0f} MiB")
+    measured = waiting.until(
+        "the kubelets to have measured every pod",
+        lambda: memory(kind),
+        lambda found: len(found) == 7 and all(found.values()),
+        seconds=120,
+    )
+    figures.extend(f"memory of {pod}: {value / 2**20:.0f} MiB" for pod, value in sorted(measured.items()))
+
+
+def memory(cluster: Cluster) -> dict[str, float]:
+    """Return the memory of each pod in the namespace default, as the kubelets measured it: 0 at first."""
+    mark = 'pod_memory_working_set_bytes{namespace="default",pod="'
+    texts = [
+        cluster.kubectl("get", "--raw", f"/api/v1/nodes/{node['metadata']['name']}/proxy/metrics/resource")
+        for node in cluster.get("nodes")
+    ]
+    lines = [line.removeprefix(mark) for text in texts for line in text.splitlines() if line.startswith(mark)]
+    return {line.split('"')[0]: float(line.split()[1]) for line in lines}
 
 
 # ---- the end ----

@@ -73,7 +73,7 @@ def test_a_service_selects_its_pods_and_finds_their_ports_by_name(service: str) 
 @every_service
 def test_a_rollout_never_has_fewer_pods_than_before(service: str) -> None:
     strategy = rendering.of_kind("Deployment")[service]["spec"]["strategy"]
-    assert strategy == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
 @every_server
