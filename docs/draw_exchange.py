@@ -9,11 +9,12 @@ reads until the demo ends (Ctrl-C) and draws the first stream of that node. The 
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 WORDS = {"subscribe": "subscribe to", "ack": "acknowledge", "nack": "refuse", "stale": "(stale)"}
 
 
-def read(lines: Iterable[str]) -> Iterator[dict[str, object]]:
+def read(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The events of a log; lines that are none are passed over."""
     for line in lines:
         try:
@@ -24,7 +25,7 @@ def read(lines: Iterable[str]) -> Iterator[dict[str, object]]:
             yield event
 
 
-def draw(events: Iterable[dict[str, object]], node: str) -> Iterator[str]:
+def draw(events: Iterable[dict[str, Any]], node: str) -> Iterator[str]:
     """The lines of the diagram."""
     events = list(events)
     opened = [e["stream"] for e in events if e["event"] == "stream opened" and e.get("node") == node]

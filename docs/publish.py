@@ -25,7 +25,7 @@ def publish(document: Path, name: str, text: str) -> None:
         ValueError: if the document has no such marks, or more than one pair of them.
     """
     marks = re.compile(
-        rf"(<!-- begin {re.escape(name)}:[^\n]*-->\n).*?(<!-- end {re.escape(name)} -->)", re.S
+        rf"(<!-- begin {re.escape(name)}:[^\n]*-->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL
     )
     written, count = marks.subn(
         lambda found: f"{found[1]}\n{text.strip()}\n\n{found[2]}", document.read_text(encoding="utf-8")
