@@ -15,6 +15,7 @@ from xds_server.ads import servicer as servicer_module
 from xds_server.ads.servicer import SERVICE, AdsServicer
 from xds_server.ads.status import SERVICE as STATUS
 from xds_server.ads.status import StatusServicer
+from xds_server.app import server_options
 from xds_server.cache import Cache
 
 WEB = "web.shop:80"
@@ -34,7 +35,7 @@ async def servicer(cache):
 
 @pytest.fixture
 async def channel(servicer):
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=server_options(max_connection_age=1800))
     server.add_generic_rpc_handlers((servicer.handler(), StatusServicer(servicer).handler()))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -82,15 +83,23 @@ async def test_a_burst_of_changes_is_gathered_and_its_last_state_arrives(cache, 
     await stream.read()
     loop = asyncio.get_running_loop()
     began = loop.time()
+
+    async def follow():
+        received = 0
+        while True:
+            response = await stream.read()
+            received += 1
+            answer = request(EDS, WEB)
+            answer.response_nonce, answer.version_info = response.nonce, response.version_info
+            await stream.write(answer)
+            if b"10.0.1.199" in response.resources[0].value:
+                return received
+
+    following = asyncio.create_task(follow())
     for last in range(1, 200):
         cache.publish(changes(service("web", f"10.0.1.{last}")))
         await asyncio.sleep(0.002)
-    received = 0
-    while True:
-        response = await stream.read()
-        received += 1
-        if b"10.0.1.199" in response.resources[0].value:
-            break
+    received = await following
     assert received <= (loop.time() - began) / servicer_module.GATHER_SECONDS + 1
     stream.cancel()
 
@@ -208,6 +217,19 @@ async def test_a_client_that_never_reads_is_sent_away(cache, servicer, channel, 
             while await stuck.read() is not grpc.aio.EOF:
                 pass
     assert await stuck.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: not servicer.streams, "forgotten")
+
+
+async def test_clients_that_come_all_at_once_are_all_answered(servicer, channel):
+    streams = [open_stream(channel) for _ in range(2_000)]
+
+    async def ask(stream):
+        await stream.write(request(EDS, WEB))
+        return len((await stream.read()).resources)
+
+    assert set(await asyncio.gather(*map(ask, streams))) == {1}
+    for stream in streams:
+        stream.cancel()
     await until(lambda: not servicer.streams, "forgotten")
 
 

@@ -341,7 +341,7 @@ class TestRefusals:
         [held] = client.session.held()
         assert held.status is Status.REFUSED
         assert held.rejection.message == "refused on purpose"
-        assert held.rejection.names == {WEB}
+        assert held.rejection.names == (WEB,)
 
     def test_what_was_refused_is_not_sent_again(self, client):
         client.send(EDS, [WEB])

@@ -15,7 +15,7 @@ from servicekit.health import add as add_health
 from servicekit.lifecycle import Stop
 from xds_server.admin import pages
 from xds_server.ads import status
-from xds_server.ads.servicer import SERVICE, AdsServicer
+from xds_server.ads.servicer import MAX_STREAMS, SERVICE, AdsServicer
 from xds_server.cache import Cache
 from xds_server.discovery.files import FilesSource
 from xds_server.discovery.kubernetes import KubernetesSource
@@ -40,7 +40,7 @@ async def serve(settings: Settings, stop: Stop) -> None:
         AddressError: One of the addresses can't be listened on.
     """
     cache = Cache(settings.cluster_domain)
-    server = grpc.aio.server(options=server_options(settings))
+    server = grpc.aio.server(options=server_options(settings.max_connection_age))
     servicer = AdsServicer(cache)
     server.add_generic_rpc_handlers((servicer.handler(), status.StatusServicer(servicer).handler()))
     reflection.enable_server_reflection(
@@ -86,8 +86,8 @@ async def serve(settings: Settings, stop: Stop) -> None:
                 await task
 
 
-def server_options(settings: Settings) -> Sequence[tuple[str, int]]:
-    """What the gRPC server must know before it starts."""
+def server_options(max_connection_age: float) -> Sequence[tuple[str, int]]:
+    """What the gRPC server must know before it starts; the age is in seconds."""
     return (
         *listening.SERVER_OPTIONS,
         # Clients keep one stream open for hours. They ping every five minutes by default, some set less: none
@@ -98,9 +98,12 @@ def server_options(settings: Settings) -> Sequence[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         # gRPC adds a tenth of jitter by itself: https://github.com/grpc/proposal/blob/master/A9-server-side-conn-mgt.md
-        ("grpc.max_connection_age_ms", round(settings.max_connection_age * 1000)),
+        ("grpc.max_connection_age_ms", round(max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", round(AGE_GRACE * 1000)),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        # All clients may come at once. By default C-core cancels calls at random as soon as a thousand wait.
+        ("grpc.server.max_pending_requests", MAX_STREAMS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_STREAMS),
     )
 
 

@@ -72,17 +72,15 @@ class AdsServicer:
         stream = self._streams[number] = Stream(number, self._cache, context.peer())
         metrics.streams.set(len(self._streams))
         reader = asyncio.create_task(stream.read(requests), name=f"reader of stream {number}")
-        loop = asyncio.get_running_loop()
         try:
             while not (self._closing or stream.given_up or reader.done()):
                 await stream.wake.wait()
                 stream.wake.clear()
                 # All at once: what changes while these are written belongs to the next round.
                 for response in list(iter(stream.session.next, None)):
-                    stream.sending(response)
-                    deadline = loop.call_later(WRITE_SECONDS, stream.give_up)
+                    stream.writing(response)
                     await context.write(response.body)
-                    deadline.cancel()
+                    stream.written()
             if stream.given_up:
                 await context.abort(
                     grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing was read for {WRITE_SECONDS:g} s"
@@ -122,6 +120,8 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         self._quiet_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._writing_since: float | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self.number = number
         self.peer = peer
         self.log = log.bind(stream=number, peer=peer)
@@ -142,14 +142,43 @@ class Stream:
         finally:
             self.wake.set()
 
-    def give_up(self) -> None:
+    def writing(self, response: Response) -> None:
+        """Counts and logs a response that is about to be written, and sees to it that it is read in time."""
+        self._writing_since = self._loop.time()
+        self._quiet_until = self._writing_since + GATHER_SECONDS
+        if self._deadline is None:
+            self._deadline = self._loop.call_later(WRITE_SECONDS, self._look)
+        label = response.type.label
+        metrics.responses.labels(label).inc()
+        self.log.debug(
+            "response",
+            type=label,
+            version=response.version,
+            nonce=response.nonce,
+            names=_some(response.names),
+        )
+
+    def written(self) -> None:
+        """Takes the news that the client has read so far."""
+        self._writing_since = None
+
+    def _look(self) -> None:
+        """Gives the client up if its time is over. One timer does for many writes: most end at once."""
+        self._deadline = None
+        if self._writing_since is None:
+            return
+        left = self._writing_since + WRITE_SECONDS - self._loop.time()
+        if left > 0:
+            self._deadline = self._loop.call_later(left, self._look)
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
         """Drops what is kept for a client that does not read.
 
         No status can overtake the message that it leaves unread, so the call ends when it reads again, when its
         connection breaks, or when that reaches its age.
         """
-        if self.given_up:
-            return
         self.given_up = True
         self.session.close()
         metrics.write_timeouts.inc()
@@ -159,8 +188,9 @@ class Stream:
 
     def close(self) -> None:
         """Ends all that goes on for the stream."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._deadline):
+            if timer is not None:
+                timer.cancel()
         self.session.close()
 
     def _wake_in_time(self) -> None:
@@ -175,19 +205,6 @@ class Stream:
     def _wake_late(self) -> None:
         self._timer = None
         self.wake.set()
-
-    def sending(self, response: Response) -> None:
-        """Counts and logs a response that is about to be written."""
-        self._quiet_until = self._loop.time() + GATHER_SECONDS
-        label = response.type.label
-        metrics.responses.labels(label).inc()
-        self.log.debug(
-            "response",
-            type=label,
-            version=response.version,
-            nonce=response.nonce,
-            names=_some(response.names),
-        )
 
     def _note(self, outcome: Outcome, request: discovery_pb2.DiscoveryRequest) -> None:
         """Counts and logs what a request meant."""

@@ -6,7 +6,7 @@ newest content wins. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_pr
 """
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from envoy.config.core.v3 import base_pb2
 
 from xds_server.ads import wire
 from xds_server.cache import WILDCARD, Cache, Key, key_of
-from xds_server.resources.types import Resource, ResourceType, digest
+from xds_server.resources.types import Resource, ResourceType
 
 MAX_NAMES = 20_000
 """Subscriptions of one type on one stream."""
@@ -24,6 +24,7 @@ MAX_NODE_BYTES = 65_536
 DEFAULT_NAMESPACE = "default"
 
 _TYPES = {kind.value: kind for kind in ResourceType}
+_ORDER = tuple(ResourceType)
 
 
 class Kind(enum.Enum):
@@ -62,7 +63,7 @@ class Rejection:
     """
 
     version: str
-    names: frozenset[str]
+    names: Sequence[str]
     message: str
 
 
@@ -143,7 +144,7 @@ class _Subscription:
     was_named: bool = False
     nonce: str = ""
     version: str = ""
-    latest: frozenset[str] = frozenset()
+    latest: Sequence[str] = ()
     acknowledged: str = ""
     sent: dict[str, Resource] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
@@ -209,7 +210,7 @@ class Session:
         """The next response to write, of what is true now; None if the client has all it should."""
         if not self._cache.synced:
             return None
-        for kind in ResourceType:
+        for kind in _ORDER:
             response = self._additions(kind)
             if response is not None:
                 return response
@@ -228,15 +229,15 @@ class Session:
     def held(self) -> Iterator[Held]:
         """What the client has, as far as the server knows, name by name."""
         for kind, subscription in self._subscriptions.items():
-            names = subscription.names | subscription.sent.keys()
-            for name in sorted(names):
+            latest = frozenset(subscription.latest)
+            for name in sorted(subscription.names | subscription.sent.keys()):
                 resource = subscription.sent.get(name)
                 rejection = subscription.rejection
                 if resource is None:
                     yield Held(kind, name, Status.MISSING, None, None)
                 elif rejection is not None and name in rejection.names:
                     yield Held(kind, name, Status.REFUSED, resource, rejection)
-                elif name in subscription.latest and subscription.acknowledged != subscription.version:
+                elif name in latest and subscription.acknowledged != subscription.version:
                     yield Held(kind, name, Status.SENT, resource, None)
                 else:
                     yield Held(kind, name, Status.ACKNOWLEDGED, resource, None)
@@ -256,7 +257,8 @@ class Session:
     def _subscribe(self, subscription: _Subscription, requested: Iterable[str]) -> tuple[str, ...]:
         """Takes the complete list of what the client wants now; returns the new names that do not exist."""
         kind = subscription.type
-        names = _checked(requested)
+        names = set(requested)
+        _check(names - subscription.names, len(names))
         subscription.was_named |= bool(names)
         wildcard = kind.is_full_state and (WILDCARD in names or not subscription.was_named)
         if kind.is_full_state:
@@ -284,7 +286,7 @@ class Session:
         subscription.pending |= added
         subscription.owed |= added
         subscription.names, subscription.wildcard = names, wildcard
-        if subscription.pending or subscription.owes_all:
+        if added or subscription.owes_all:
             self._asked()
         if not self._cache.synced:
             return ()
@@ -333,18 +335,18 @@ class Session:
 
     def _respond(self, subscription: _Subscription, resources: list[Resource]) -> Response:
         resources.sort()
+        said = wire.content(subscription.type, tuple(resources))
         self._responses += 1
         subscription.nonce = str(self._responses)
-        # Equal content has an equal version on every server.
-        subscription.version = digest("\n".join(f"{r.name} {r.version}" for r in resources).encode())
-        subscription.latest = frozenset(resource.name for resource in resources)
+        subscription.version = said.version
+        subscription.latest = said.names
         subscription.sent.update((resource.name, resource) for resource in resources)
         return Response(
             subscription.type,
-            subscription.version,
+            said.version,
             subscription.nonce,
-            [resource.name for resource in resources],
-            wire.response(subscription.type, subscription.version, subscription.nonce, resources),
+            said.names,
+            wire.response(said, subscription.nonce),
         )
 
     def _all(self, subscription: _Subscription) -> list[Resource]:
@@ -362,11 +364,9 @@ class Session:
         return key_of(kind, name, self.namespace)
 
 
-def _checked(requested: Iterable[str]) -> set[str]:
-    """The names, if they are within the limits."""
-    names = set(requested)
-    if len(names) > MAX_NAMES:
-        raise InvalidRequestError(f"{len(names)} names of one type; at most {MAX_NAMES} are taken")
-    if any(len(name) > MAX_NAME_LENGTH for name in names):
+def _check(added: Collection[str], total: int) -> None:
+    """Refuses what goes over the limits."""
+    if total > MAX_NAMES:
+        raise InvalidRequestError(f"{total} names of one type; at most {MAX_NAMES} are taken")
+    if any(len(name) > MAX_NAME_LENGTH for name in added):
         raise InvalidRequestError(f"a resource's name is longer than {MAX_NAME_LENGTH} characters")
-    return names

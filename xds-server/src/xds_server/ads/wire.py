@@ -6,26 +6,49 @@ Field numbers: envoy/service/discovery/v3/discovery.proto and google/protobuf/an
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
-from xds_server.resources.types import Resource, ResourceType
+from xds_server.resources.types import Resource, ResourceType, digest
 
 _VERSION_INFO, _RESOURCES, _TYPE_URL, _NONCE = 1, 2, 4, 5
 _ANY_TYPE_URL, _ANY_VALUE = 1, 2
 _LENGTH_DELIMITED = 2
 
 
-def response(kind: ResourceType, version: str, nonce: str, resources: Sequence[Resource]) -> bytes:
-    """A serialised DiscoveryResponse."""
+class Content(NamedTuple):
+    """A response but for its nonce.
+
+    Attributes:
+        version: Equal content has an equal version on every server.
+        names: Of the resources.
+        encoded: The fields, serialised.
+    """
+
+    version: str
+    names: Sequence[str]
+    encoded: bytes
+
+
+@lru_cache(maxsize=16)
+def content(kind: ResourceType, resources: tuple[Resource, ...]) -> Content:
+    """What a response with these resources says, put together once for all streams that are told the same."""
+    version = digest("\n".join(f"{r.name} {r.version}" for r in resources).encode())
     type_url = kind.value.encode()
     any_type_url = _field(_ANY_TYPE_URL, type_url)
-    return b"".join(
+    encoded = b"".join(
         (
             _field(_VERSION_INFO, version.encode()),
             *(_field(_RESOURCES, any_type_url + _field(_ANY_VALUE, resource.body)) for resource in resources),
             _field(_TYPE_URL, type_url),
-            _field(_NONCE, nonce.encode()),
         )
     )
+    return Content(version, tuple(resource.name for resource in resources), encoded)
+
+
+def response(said: Content, nonce: str) -> bytes:
+    """A serialised DiscoveryResponse."""
+    return said.encoded + _field(_NONCE, nonce.encode())
 
 
 def _field(number: int, value: bytes) -> bytes:
