@@ -1,0 +1,108 @@
+"""A change on its way to many streams, and all clients arriving at once; go-control-plane beside it in every step."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import running
+from bench.report import Report
+from bench.running import Target
+
+MANY = 1_000_000
+"""Endpoints in all the responses to a change, from which on a change takes long."""
+PEER, API, FILES = "go-control-plane", "xds-server (API)", "xds-server (files)"
+
+
+def measure(report: Report) -> None:
+    """Measure every size with each server."""
+    streams = (100, 1000) if report.quick else (100, 1000, 5000)
+    sizes = [(count, endpoints) for endpoints in (10, 1000) for count in streams]
+    steps = {
+        f"{count:,} streams x {endpoints:,} endpoints, {name}": (count, endpoints, name)
+        for count, endpoints in sizes
+        for name in (PEER, API, FILES)
+    }
+    found: dict[tuple[int, int, str], dict[str, Any]] = {}
+    for step in report.steps(list(steps)):
+        count, endpoints, name = steps[step]
+        with tempfile.TemporaryDirectory() as directory, _start(name, Path(directory), endpoints) as target:
+            found[steps[step]] = target.load(
+                streams=count, changes=_changes(count, endpoints, quick=report.quick)
+            )
+    rows, storm = [], []
+    for (count, endpoints, name), one in found.items():
+        peer = found[count, endpoints, PEER]
+        ratio = _ratio_to(peer, one, name)
+        rows.append(
+            (
+                *(
+                    count,
+                    endpoints,
+                    name,
+                    one["first_ms"],
+                    one["median_ms"],
+                    one["last_ms"],
+                    ratio("last_ms"),
+                ),
+                *(one["change_cpu_ms"][0], ratio("change_cpu_ms"), one["memory_mib"][0], ratio("memory_mib")),
+            )
+        )
+        if endpoints == 10 and name != FILES:  # noqa: PLR2004 - the same but for the size of the answer
+            storm.append(
+                (
+                    *(count, name, one["arrival_ms"] / 1000, ratio("arrival_ms")),
+                    *(one["arrival_cpu_ms"][0] / 1000, ratio("arrival_cpu_ms")),
+                )
+            )
+    report.table(
+        "fanout",
+        (
+            *("streams", "endpoints", "server", "first, ms", "median, ms", "last, ms", "ratio"),
+            *("CPU a change, ms", "ratio", "memory, MiB", "ratio"),
+        ),
+        rows,
+    )
+    report.table("storm", ("clients", "server", "all have endpoints, s", "ratio", "CPU, s", "ratio"), storm)
+    groups = [f"{count:,} x {endpoints:,}" for count, endpoints in sizes]
+    for chart, key, unit in (
+        ("fanout-last", "last_ms", "until the last stream has a change, ms"),
+        ("fanout-cpu", "change_cpu_ms", "server CPU a change, ms"),
+    ):
+        report.bars(
+            chart,
+            unit,
+            groups,
+            {name: [_value(found[*size, name], key) for size in sizes] for name in (PEER, API, FILES)},
+            log=True,
+        )
+
+
+def _start(name: str, directory: Path, endpoints: int) -> contextlib.AbstractContextManager[Target]:
+    if name == PEER:
+        return running.peer(services=1, endpoints=endpoints)
+    if name == API:
+        return running.ours(directory, services=1, endpoints=endpoints)
+    return running.ours_with_files(directory, endpoints=endpoints)
+
+
+def _changes(streams: int, endpoints: int, *, quick: bool) -> int:
+    """As many as make a steady median, and fewer where each takes long."""
+    if quick:
+        return 5
+    return 10 if streams * endpoints >= MANY else 20
+
+
+def _value(one: dict[str, Any], key: str) -> float:
+    value = one[key]
+    return float(value[0] if isinstance(value, list) else value)
+
+
+def _ratio_to(peer: dict[str, Any], one: dict[str, Any], name: str) -> Callable[[str], str]:
+    def ratio(key: str) -> str:
+        if name == PEER or not _value(peer, key):
+            return ""
+        return f"{_value(one, key) / _value(peer, key):.2f}"
+
+    return ratio

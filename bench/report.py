@@ -1,0 +1,166 @@
+"""What a run has measured: tables and charts, shown at once and, if wanted, put into docs/."""
+
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from docs.publish import publish, table
+
+DOCS = Path(__file__).parents[1] / "docs"
+COLOURS = ("#1f6f8b", "#c8702f", "#7a9e4e", "#8c6bb1", "#8a8a8a")
+"""Told apart by everybody, on white and on black."""
+
+
+@dataclass
+class Report:
+    """Takes what a run measures.
+
+    Attributes:
+        part: Of the benchmarks.
+        quick: Whether the run is a small one.
+        publishing: Whether what is measured goes into the documents.
+    """
+
+    part: str
+    quick: bool
+    publishing: bool
+    _shown: dict[str, list[str]] = field(default_factory=dict)
+
+    def steps(self, names: Sequence[str]) -> Iterator[str]:
+        """Go through the steps of a part, with a progress bar that says which one it is."""
+        with tqdm(names, unit="step", dynamic_ncols=True) as bar:
+            for name in bar:
+                bar.set_description(f"{self.part}: {name}")
+                yield name
+
+    def table(
+        self,
+        name: str,
+        head: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        *,
+        document: str = "benchmarks",
+    ) -> None:
+        """Show a table, and put it where a document has the marks of this name."""
+        text = table(head, [[_short(cell) for cell in row] for row in rows])
+        sys.stdout.write(f"\n{name}\n{text}\n\n")
+        if self.publishing:
+            publish(DOCS / f"{document}.md", name, f"{text}\n\n{self.origin()}")
+
+    def bars(
+        self,
+        name: str,
+        unit: str,
+        groups: Sequence[str],
+        series: Mapping[str, Sequence[float]],
+        *,
+        log: bool = False,
+    ) -> None:
+        """Draw a group of bars for each name in `groups`, with a bar of each series."""
+        if not self.publishing:
+            return
+        figure = _figure()
+        axes = figure.subplots()
+        width = 0.8 / len(series)
+        for number, (label, values) in enumerate(series.items()):
+            places = [place + number * width for place in range(len(groups))]
+            bars = axes.bar(places, values, width * 0.95, label=label, color=COLOURS[number % len(COLOURS)])
+            axes.bar_label(bars, [_short(value) for value in values], fontsize=8)
+        axes.set_xticks([place + 0.4 - width / 2 for place in range(len(groups))], groups)
+        axes.set_ylabel(unit)
+        if log:
+            axes.set_yscale("log")
+        _finish(figure, name)
+
+    def lines(
+        self,
+        name: str,
+        axis: tuple[str, str],
+        series: Mapping[str, Sequence[tuple[float, float]]],
+        *,
+        log: str = "",
+    ) -> None:
+        """Draw a line of each series; `log` names the axes that are logarithmic, such as "xy"."""
+        if not self.publishing:
+            return
+        figure = _figure()
+        axes = figure.subplots()
+        for number, (label, points) in enumerate(series.items()):
+            across, up = zip(*points, strict=True)
+            axes.plot(across, up, marker="o", markersize=3, label=label, color=COLOURS[number % len(COLOURS)])
+        if "x" in log:
+            axes.set_xscale("log", base=2)
+        if "y" in log:
+            axes.set_yscale("log")
+        axes.set_xlabel(axis[0])
+        axes.set_ylabel(axis[1])
+        axes.grid(visible=True, alpha=0.3)
+        _finish(figure, name)
+
+    def origin(self) -> str:
+        """Where and how it was measured."""
+        size = "a quick run, with fewer repetitions: " if self.quick else ""
+        command = f"task bench:{self.part}{' -- --quick --publish' if self.quick else ''}"
+        return f"*{time.strftime('%Y-%m-%d')}, {size}`{command}`; {machine()}.*"
+
+
+def machine() -> str:
+    """The machine and what runs on it, in a line."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    processors = re.findall(r"^model name\s*: (.*)$", info, re.MULTILINE)
+    memory = re.search(r"MemTotal: *(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+    parts = [
+        f"{len(processors)} x {processors[0] if processors else platform.machine()}",
+        f"{int(memory[1]) / 2**20:.0f} GiB" if memory else "",
+        f"Linux {platform.release()}",
+        f"Python {platform.python_version()}",
+        *(f"{package} {version(package)}" for package in ("grpcio", "protobuf")),
+        *_go_versions(),
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _go_versions() -> Iterator[str]:
+    try:
+        go = subprocess.run(["go", "version"], capture_output=True, text=True, check=True).stdout.split()
+    except FileNotFoundError:
+        return
+    yield go[2].replace("go", "Go ", 1)
+    module = (Path(__file__).parent / "go/go.mod").read_text(encoding="utf-8")
+    for name in ("go-control-plane", "grpc"):
+        found = re.search(rf"/{name} v(\S+)", module)
+        if found:
+            yield f"{'grpc-go' if name == 'grpc' else name} {found[1]}"
+
+
+def _short(value: object) -> str:
+    """A figure with as many digits as it deserves."""
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2  # noqa: PLR2004
+    return f"{value:,.{digits}f}"
+
+
+def _figure() -> Figure:
+    return Figure(figsize=(8, 4), layout="constrained")
+
+
+def _finish(figure: Figure, name: str) -> None:
+    """Write a chart, the same bytes for the same figures."""
+    [axes] = figure.axes
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    folder = DOCS / "charts"
+    folder.mkdir(exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, facecolor="white")

@@ -1,0 +1,210 @@
+"""Starts what is measured and what measures it, and asks the system what a process has used."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.local import objects, running
+from tests.local.running import Running
+from tests.local.xds_server import XdsServer
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / ".build" / "bench"
+FILES_NEEDED = 12_000
+"""5,000 connections have two ends on this machine, but in two processes: twice that is plenty for each."""
+MARKER = "198.18.0.0"
+"""The address in a file that the load generator replaces."""
+SLICE_SIZE = 100
+
+
+def have_go() -> bool:
+    """Tell whether Go is there; without it there is no load generator and no go-control-plane."""
+    return shutil.which("go") is not None
+
+
+def build() -> None:
+    """Build the programs in bench/go."""
+    subprocess.run(["go", "build", "-C", str(ROOT / "bench/go"), "-o", f"{BUILD}/", "./..."], check=True)
+
+
+def raise_file_limit() -> str:
+    """Allow as many open files as the system lets us; say so if that is too few for the largest runs."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_NEEDED if hard == resource.RLIM_INFINITY else min(FILES_NEEDED, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted >= FILES_NEEDED:
+        return ""
+    return f"only {hard} files may be open (ulimit -Hn): runs with more streams than about that fail"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has used so far."""
+
+    cpu: float
+    """Seconds."""
+    memory: float
+    """MiB, resident."""
+    threads: int
+
+
+def usage(pid: int) -> Usage:
+    """Ask Linux what a process has used; see proc(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2].split()
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    return Usage(
+        cpu=(int(fields[11]) + int(fields[12])) / ticks,
+        memory=int(fields[21]) * page / 2**20,
+        threads=int(fields[17]),
+    )
+
+
+@dataclass(frozen=True)
+class Target:
+    """A control plane that runs.
+
+    Attributes:
+        addresses: Where each of its processes serves xDS.
+        pids: Of its processes.
+        change: Arguments of the load generator that say how a change is made.
+    """
+
+    addresses: Sequence[str]
+    pids: Sequence[int]
+    change: Sequence[str]
+
+    def load(self, **options: object) -> dict[str, Any]:
+        """Put it under load to the end, and return what was measured."""
+        return finish(self.start_load(**options))
+
+    def start_load(self, **options: object) -> subprocess.Popen[str]:
+        """Put it under load."""
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        return subprocess.Popen(
+            [
+                BUILD / "adsload",
+                f"--targets={','.join(self.addresses)}",
+                f"--pids={','.join(map(str, self.pids))}",
+                *self.change,
+                *arguments,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def finish(load: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for the load generator's report.
+
+    Raises:
+        RuntimeError: it has failed.
+    """
+    report, problems = load.communicate()
+    if load.returncode:
+        raise RuntimeError(f"the load generator has failed: {problems.strip()}")
+    measured: dict[str, Any] = json.loads(report)
+    return measured
+
+
+@contextlib.contextmanager
+def peer(*, services: int, endpoints: int) -> Iterator[Target]:
+    """Run go-control-plane."""
+    address, control = (f"127.0.0.1:{running.free_port()}" for _ in range(2))
+    sizes = (f"--services={services}", f"--endpoints={endpoints}")
+    with Running(
+        str(BUILD / "peer"), f"--listen={address}", f"--control={control}", *sizes, env=running.environment()
+    ) as program:
+        program.wait_for_line("listening")
+        change = f"--post=http://{control}/set?address={{address}}"
+        yield Target([address], [program.pid], [change])
+
+
+@contextlib.contextmanager
+def api_server(*, services: int, endpoints: int) -> Iterator[str]:
+    """Run a scripted Kubernetes API server; its address."""
+    address = f"127.0.0.1:{running.free_port()}"
+    sizes = (f"--services={services}", f"--endpoints={endpoints}")
+    with Running(
+        str(BUILD / "apiserver"), f"--listen={address}", *sizes, env=running.environment()
+    ) as program:
+        program.wait_for_line("listening")
+        yield address
+
+
+def kubeconfig(path: Path, address: str) -> Path:
+    """Write a kubeconfig that leads to an API server without asking who comes."""
+    path.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "bench",
+                "clusters": [{"name": "bench", "cluster": {"server": f"http://{address}"}}],
+                "users": [{"name": "bench", "user": {}}],
+                "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+            }
+        ),
+        encoding="utf-8",
+    )
+    return path
+
+
+@contextlib.contextmanager
+def ours(
+    directory: Path, *, services: int, endpoints: int, replicas: int = 1, **settings: str
+) -> Iterator[Target]:
+    """Run xds-server, that follows a scripted API server."""
+    with api_server(services=services, endpoints=endpoints) as api, contextlib.ExitStack() as stack:
+        config = str(kubeconfig(directory / "kubeconfig", api))
+        found = [stack.enter_context(XdsServer(None, KUBECONFIG=config, **settings)) for _ in range(replicas)]
+        for one in found:
+            one.wait_until_ready()
+        change = f"--post=http://{api}/set?address={{address}}"
+        yield Target([one.address for one in found], [one.pid for one in found], [change])
+
+
+@contextlib.contextmanager
+def ours_with_files(directory: Path, *, endpoints: int) -> Iterator[Target]:
+    """Run xds-server, that follows a folder; as many endpoints a slice as Kubernetes puts into one."""
+    folder = directory / "objects"
+    folder.mkdir()
+    addresses = [MARKER, *(f"10.0.{number >> 8}.{number & 255}" for number in range(1, endpoints))]
+    objects.write(folder / "service.yaml", objects.service("service-0"))
+    for start in range(0, endpoints, SLICE_SIZE):
+        found = objects.endpoints(*addresses[start : start + SLICE_SIZE], port=50051)
+        for number, endpoint in enumerate(found["endpoints"], start):
+            pod = {"kind": "Pod", "namespace": "default", "name": f"service-0-{number}"}
+            endpoint.update(zone="zone-a", targetRef=pod)
+        objects.write(
+            folder / f"slice-{start}.yaml", objects.endpoint_slice(f"service-0-{start}", "service-0", **found)
+        )
+    changing = folder / "slice-0.yaml"
+    template = directory / "template.yaml"
+    shutil.copy(changing, template)
+    with XdsServer(folder) as server:
+        server.wait_until_ready()
+        yield Target([server.address], [server.pid], [f"--template={template}", f"--output={changing}"])
+
+
+def metrics(address: str) -> dict[str, float]:
+    """Read an xds-server's metrics."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as response:
+        lines = response.read().decode().splitlines()
+    return {
+        name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
+    }
+
+
+def say(text: str) -> None:
+    """Tell who waits."""
+    sys.stderr.write(f"{text}\n")
