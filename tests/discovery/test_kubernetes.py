@@ -215,6 +215,16 @@ async def test_an_outage_is_logged_once_with_its_mend_and_when_it_is_over(api, d
     assert len([e for e in logs if e["event"] == "the Kubernetes API answers again"]) == 2
 
 
+async def test_a_list_that_is_called_too_old_is_an_outage_as_any_other(api, discover):
+    async with discover() as found:
+        await found.until_known(ONE)
+        with capture_logs() as logs:
+            api.fault = 410
+            api.end_watches()
+            await found.until(lambda: any("stays served" in e["event"] for e in logs), "said to be an outage")
+        api.fault = None
+
+
 async def test_an_error_that_nobody_expected_is_not_lost_in_a_thread(api, tmp_path, monkeypatch):
     class BrokenError(Exception):
         pass

@@ -131,7 +131,13 @@ class Reflector:
         malformed: set[objects.Key] = set()
         query = {"limit": str(PAGE_SIZE)}
         while True:
-            body = self.api.get(self.path, query, read_timeout=LIST_READ_TIMEOUT)
+            try:
+                body = self.api.get(self.path, query, read_timeout=LIST_READ_TIMEOUT)
+            except ExpiredError as error:
+                if "continue" in query:
+                    raise
+                # Nothing that is asked for here can be too old: the server is out of order.
+                raise ApiError(str(error), status=error.status) from error
             page = objects.decode(body, objects.Page)
             for raw in page.items or ():
                 item = self._decode(raw, malformed)
