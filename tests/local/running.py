@@ -114,7 +114,11 @@ class Running:
     def _read(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
-            self._lines.append(line.rstrip("\n"))
+            self._take(line.rstrip("\n"))
+
+    def _take(self, line: str) -> None:
+        """Keep a line; called from the thread that reads."""
+        self._lines.append(line)
 
 
 def records(lines: list[str]) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ class XdsServer(Running):
     """A running xds-server."""
 
     def __init__(self, directory: Path | None = None, **settings: str) -> None:
-        self.address = f"127.0.0.1:{running.free_port()}"
-        self.admin = f"127.0.0.1:{running.free_port()}"
+        self.address = settings.get("LISTEN") or f"127.0.0.1:{running.free_port()}"
+        self.admin = settings.get("ADMIN_LISTEN") or f"127.0.0.1:{running.free_port()}"
         source = {"DISCOVERY": "files", "DISCOVERY_DIR": str(directory)} if directory else {}
         common = {"LISTEN": self.address, "ADMIN_LISTEN": self.admin, "LOG_FORMAT": "json"}
         super().__init__("xds-server", "serve", env=running.environment(**(common | source | settings)))
