@@ -1,5 +1,6 @@
 """The command line: ``xds-server serve``."""
 
+import gc
 import sys
 
 from servicekit import lifecycle, logs, settings
@@ -36,6 +37,9 @@ def serve(arguments: list[str]) -> None:
     """Runs the server; ends the process with its exit code."""
     configuration = settings.load(Settings, program="xds-server serve", arguments=arguments)
     logs.configure(configuration.log_format, configuration.log_level)
+    # Thousands of streams and services live for hours: the collector, which starts anew after every 700 new
+    # objects, would go through them all in the midst of a change. https://docs.python.org/3/library/gc.html#gc.set_threshold
+    gc.set_threshold(10_000)
     raise SystemExit(lifecycle.run("xds-server", lambda stop: app.serve(configuration, stop)))
 
 

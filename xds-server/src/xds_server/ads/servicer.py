@@ -1,7 +1,9 @@
 """AggregatedDiscoveryService over grpc.aio: reads requests, writes responses, and leaves what is said to the session."""
 
 import asyncio
+import functools
 import itertools
+import logging
 from collections.abc import AsyncIterator, Collection, Iterable
 
 import grpc
@@ -22,6 +24,10 @@ GATHER_SECONDS = 0.1
 MAX_NAMES_LOGGED = 5
 
 log = structlog.get_logger()
+
+# To find a counter by its labels costs more than to count.
+_requests = functools.cache(metrics.requests.labels)
+_responses = functools.cache(metrics.responses.labels)
 
 
 class AdsServicer:
@@ -125,6 +131,7 @@ class Stream:
         self.number = number
         self.peer = peer
         self.log = log.bind(stream=number, peer=peer)
+        self._debugging = self.log.is_enabled_for(logging.DEBUG)
 
     async def read(self, requests: AsyncIterator[bytes]) -> None:
         """Takes requests until the client ends the stream; the writer is woken at the end too."""
@@ -149,14 +156,15 @@ class Stream:
         if self._deadline is None:
             self._deadline = self._loop.call_later(WRITE_SECONDS, self._look)
         label = response.type.label
-        metrics.responses.labels(label).inc()
-        self.log.debug(
-            "response",
-            type=label,
-            version=response.version,
-            nonce=response.nonce,
-            names=_some(response.names),
-        )
+        _responses(label).inc()
+        if self._debugging:
+            self.log.debug(
+                "response",
+                type=label,
+                version=response.version,
+                nonce=response.nonce,
+                names=_some(response.names),
+            )
 
     def written(self) -> None:
         """Takes the news that the client has read so far."""
@@ -209,15 +217,16 @@ class Stream:
     def _note(self, outcome: Outcome, request: discovery_pb2.DiscoveryRequest) -> None:
         """Counts and logs what a request meant."""
         label = outcome.type.label if outcome.type else "other"
-        metrics.requests.labels(label, outcome.kind.value).inc()
-        self.log.debug(
-            "request",
-            type=label,
-            kind=outcome.kind.value,
-            version=request.version_info,
-            nonce=request.response_nonce,
-            names=_some(request.resource_names),
-        )
+        _requests(label, outcome.kind.value).inc()
+        if self._debugging:
+            self.log.debug(
+                "request",
+                type=label,
+                kind=outcome.kind.value,
+                version=request.version_info,
+                nonce=request.response_nonce,
+                names=_some(request.resource_names),
+            )
         if outcome.rejection is not None:
             metrics.rejections.labels(label).inc()
             self.log.warning(

@@ -16,6 +16,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from xds_server.discovery import objects
 from xds_server.model import Endpoint, Port, Service, ServiceName, SocketAddress
@@ -38,8 +39,7 @@ class Problem:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """An endpoint of a slice for one port, before the slices are merged."""
 
     origin: objects.Key
