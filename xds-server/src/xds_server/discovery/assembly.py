@@ -12,10 +12,10 @@ Follows what kube-proxy does with the same objects. The rules that are not obvio
 https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
 """
 
-import ipaddress
+import contextlib
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from xds_server.discovery import objects
@@ -162,13 +162,9 @@ def _endpoint(found: Mapping[str, _Candidate], order: Mapping[str, int]) -> Endp
     return Endpoint(zone=ranked[0].zone, addresses=tuple(c.address for c in ranked))
 
 
-@lru_cache(maxsize=65_536)
 def _canonical(text: str) -> str | None:
     """An IP literal as everybody would write it, so that equal addresses compare equal; None if it is none."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
-        return None
-    return str(address)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            return socket.inet_ntop(family, socket.inet_pton(family, text))
+    return None
