@@ -1,0 +1,142 @@
+"""A client program, told what to do in lines of JSON.
+
+    {"do": "open", "channel": "a", "target": "xds:///hello-server.default:50051", "idle_seconds": 1.0}
+    {"do": "call", "channel": "a", "times": 3, "timeout_seconds": 5.0, "wait_for_ready": true}
+    {"do": "close", "channel": "a"}
+
+It answers each with a line: {} for a channel, {"hosts": [...], "failures": [{"code": ..., "details": ...}]} for
+calls, {"error": ...} for what it can't do. At the end of its stdin it ends.
+"""
+
+import json
+import queue
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+from tests.local.waiting import DEADLINE, wait_until
+
+TIMEOUT = 10.0
+"""Seconds that a call may take."""
+
+
+class Replies(NamedTuple):
+    """What became of some calls, in their order.
+
+    Attributes:
+        hosts: Who replied.
+        failures: The `code` and `details` of each call that failed.
+    """
+
+    hosts: list[str]
+    failures: list[dict[str, str]]
+
+
+class Client(Protocol):
+    """Whoever calls through channels."""
+
+    def open(self, channel: str, target: str, *, idle_seconds: float | None = None) -> None:
+        """Make a channel to a target."""
+
+    def call(
+        self, channel: str, times: int = 1, *, patient: bool = True, seconds: float = TIMEOUT
+    ) -> Replies:
+        """Call, one call after the other; `patient` calls wait for a connection."""
+
+
+class Program:
+    """A process that is a client."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            bufsize=1,
+        )
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        try:
+            self._process.stdin.close()
+            code = self._process.wait(DEADLINE)
+            assert code == 0 or error is not None, f"it ended with code {code}: {self.errors()}"
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._reader.join()
+            self._process.stdout.close()
+            if error is not None:
+                print(self.errors())  # noqa: T201 - pytest shows it of a test that fails
+            self._stderr.close()
+
+    def errors(self) -> str:
+        """The end of what it has written to stderr."""
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="backslashreplace")[-4000:]
+
+    def open(self, channel: str, target: str, *, idle_seconds: float | None = None) -> None:
+        idle = {} if idle_seconds is None else {"idle_seconds": idle_seconds}
+        self._ask({"do": "open", "channel": channel, "target": target} | idle, DEADLINE)
+
+    def call(
+        self, channel: str, times: int = 1, *, patient: bool = True, seconds: float = TIMEOUT
+    ) -> Replies:
+        command = {"do": "call", "channel": channel, "times": times, "wait_for_ready": patient}
+        answer = self._ask(command | {"timeout_seconds": seconds}, times * seconds + DEADLINE)
+        return Replies(**answer)
+
+    def _ask(self, command: dict[str, Any], patience: float) -> dict[str, Any]:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(command) + "\n")
+        try:
+            line = self._answers.get(timeout=patience)
+        except queue.Empty:
+            raise AssertionError(f"no answer to {command} within {patience:.0f} s") from None
+        assert line, f"it ended instead of answering {command}: {self.errors()}"
+        answer: dict[str, Any] = json.loads(line)
+        assert "error" not in answer, answer
+        return answer
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put("")
+
+
+def call_until(
+    client: Client, channel: str, what: str, seen: Callable[[Replies], bool], times: int = 6, **options: Any
+) -> list[dict[str, str]]:
+    """Call, so many times at once, until the replies are as they should be; return all failures on the way."""
+    failures: list[dict[str, str]] = []
+
+    def look() -> bool:
+        replies = client.call(channel, times, **options)
+        failures.extend(replies.failures)
+        return seen(replies)
+
+    wait_until(what, look)
+    return failures
+
+
+def alternate(hosts: Sequence[str], among: int) -> bool:
+    """Tell whether so many hosts replied strictly in turn."""
+    regular = all(hosts[i] == hosts[i - among] for i in range(among, len(hosts)))
+    return regular and len(set(hosts)) == among and len(hosts) >= 2 * among

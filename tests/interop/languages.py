@@ -1,0 +1,133 @@
+"""The clients in each language: what they need, how they are built, and how they are started.
+
+What is built goes to folders that git ignores. Versions are pinned where each language pins them: go.mod
+and go.sum, pom.xml and checksums.txt, package.json and package-lock.json, requirements/.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = Path(__file__).with_name("clients")
+BUILD = ROOT / ".build" / "interop"
+
+_PATIENCE = 600.0
+"""Seconds for a build that fetches all it needs."""
+
+
+@dataclass(frozen=True)
+class Language:
+    """One of gRPC's implementations.
+
+    Attributes:
+        name: As a heading.
+        tools: Programs that it needs, with where they are had from.
+        version: Of the implementation.
+        build: Makes the client; returns the command that starts it.
+    """
+
+    name: str
+    tools: tuple[tuple[str, str], ...]
+    version: Callable[[], str]
+    build: Callable[[], Sequence[str]]
+
+    @property
+    def missing(self) -> str:
+        """What is not there, and where it is had from; empty if all is there."""
+        lacking = [f"{tool} ({source})" for tool, source in self.tools if not shutil.which(tool)]
+        return f"{', '.join(lacking)} is missing" if lacking else ""
+
+
+def _python() -> Sequence[str]:
+    return sys.executable, str(CLIENTS / "python" / "client.py")
+
+
+def _go() -> Sequence[str]:
+    source = CLIENTS / "go"
+    for tool in ("protoc-gen-go", "protoc-gen-go-grpc"):
+        package = f"google.golang.org/{'grpc' if tool.endswith('grpc') else 'protobuf'}/cmd/{tool}"
+        run("go", "build", "-o", str(BUILD / tool), package, cwd=source)
+    proto = "greeter/v1/greeter.proto"
+    options = [f"--go{kind}_opt=M{proto}=interop/greeter,module=interop" for kind in ("", "-grpc")]
+    plugins = [f"--plugin={BUILD / tool}" for tool in ("protoc-gen-go", "protoc-gen-go-grpc")]
+    out = [f"--go{kind}_out={source}" for kind in ("", "-grpc")]
+    protos = ROOT / "protos"
+    run(sys.executable, "-m", "grpc_tools.protoc", f"-I{protos}", *plugins, *options, *out, proto, cwd=protos)
+    run("go", "build", "-o", str(BUILD / "go-client"), ".", cwd=source)
+    return (str(BUILD / "go-client"),)
+
+
+def _go_version() -> str:
+    [version] = re.findall(r"google\.golang\.org/grpc v(\S+)", (CLIENTS / "go" / "go.mod").read_text())
+    return str(version)
+
+
+def _java() -> Sequence[str]:
+    source = CLIENTS / "java"
+    run("mvn", "--quiet", "--batch-mode", "package", cwd=source)
+    run(
+        "sha256sum",
+        "--check",
+        "--quiet",
+        "--strict",
+        str(source / "checksums.txt"),
+        cwd=source / "target" / "lib",
+    )
+    classes = f"{source / 'target' / 'classes'}:{source / 'target' / 'lib'}/*"
+    return "java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", classes, "interop.Client"
+
+
+def _java_version() -> str:
+    [version] = re.findall(r"<grpc.version>(.+)</grpc.version>", (CLIENTS / "java" / "pom.xml").read_text())
+    return str(version)
+
+
+def _node() -> Sequence[str]:
+    source = CLIENTS / "node"
+    run("npm", "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", cwd=source)
+    return "node", str(source / "client.js")
+
+
+def _node_version() -> str:
+    pinned = json.loads((CLIENTS / "node" / "package.json").read_text())["dependencies"]
+    return f"{pinned['@grpc/grpc-js']}, xDS {pinned['@grpc/grpc-js-xds']}"
+
+
+def run(*command: str, cwd: Path) -> None:
+    result = subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert result.returncode == 0, f"{' '.join(command)}:\n{result.stdout[-4000:]}{result.stderr[-4000:]}"
+
+
+GO = ("go", "https://go.dev/doc/install, 1.26 or newer")
+LANGUAGES = (
+    Language("Python", (), lambda: grpc.__version__, _python),
+    Language("Go", (GO,), _go_version, _go),
+    Language(
+        "Java",
+        (("java", "https://adoptium.net, 17 or newer"), ("mvn", "https://maven.apache.org")),
+        _java_version,
+        _java,
+    ),
+    Language(
+        "Node",
+        (("node", "https://nodejs.org, 18 or newer"), ("npm", "https://nodejs.org")),
+        _node_version,
+        _node,
+    ),
+)

@@ -1,0 +1,104 @@
+"""A real xds-server on a folder of objects, and real greeters, which all scenarios share."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.local import objects, running
+from tests.local.running import Running
+from tests.local.xds_server import XdsServer
+
+SERVICE = "hello-server"
+NAME = f"{SERVICE}.default:50051"
+TARGET = f"xds:///{NAME}"
+
+
+class Greeter(Running):
+    """A hello-server."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.port = running.free_port()
+        settings = {"PORT": str(self.port), "HOSTNAME": name, "POD_IP": "127.0.0.1", "DRAIN_DELAY": "0"}
+        super().__init__(SERVICE, env=running.environment(LOG_FORMAT="json", **settings))
+
+
+class Mesh:
+    """An xds-server, and what is in its folder."""
+
+    def __init__(self, folder: Path, greeters: Sequence[Greeter]) -> None:
+        self.greeters = greeters
+        self.folder = folder
+        self.server = XdsServer(folder, GRPC_VERBOSITY="NONE")
+        self.nacks = 0
+        self._servers = [self.server]
+
+    def __enter__(self) -> Self:
+        self.server.wait_until_ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for server in self._servers:
+            server.__exit__(kind, error, trace)
+
+    def serve(self, zones: Mapping[str, Sequence[Greeter]], service: str = SERVICE) -> None:
+        """Let a Service have these greeters, by zone, as one change."""
+        found = [objects.service(service)]
+        for zone, greeters in zones.items():
+            for greeter in greeters:
+                # A slice each, as each greeter has a port of its own here.
+                fields: dict[str, Any] = objects.endpoints("127.0.0.1", port=greeter.port)
+                fields["endpoints"][0]["zone"] = zone
+                found.append(objects.endpoint_slice(f"{service}-{greeter.name}", service, **fields))
+        objects.write(self.folder / f"{service}.yaml", *found)
+
+    def delete(self, service: str = SERVICE) -> None:
+        """Delete a Service with its endpoints."""
+        (self.folder / f"{service}.yaml").unlink()
+
+    def stop_server(self) -> None:
+        """Let nobody answer at the xds-server's address."""
+        self._look_for_nacks()
+        self.server.__exit__(None, None, None)
+
+    def start_server(self) -> None:
+        """Start an xds-server where one was."""
+        old = self.server
+        self.server = XdsServer(
+            self.folder, LISTEN=old.address, ADMIN_LISTEN=old.admin, GRPC_VERBOSITY="NONE"
+        )
+        self._servers.append(self.server)
+        self.server.wait_until_ready()
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        _, text = self.server.get("/metrics")
+        lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def assert_no_nacks(self) -> None:
+        """Assert that no client has refused anything."""
+        self._look_for_nacks()
+        assert self.nacks == 0, self.server.warnings("client refuses")
+
+    def bootstrap(self, node_id: str = "interop") -> str:
+        """Write a bootstrap as docs/your-services.md shows it."""
+        return json.dumps(
+            {
+                "xds_servers": [
+                    {
+                        "server_uri": self.server.address,
+                        "channel_creds": [{"type": "insecure"}],
+                        "server_features": ["xds_v3", "ignore_resource_deletion"],
+                    }
+                ],
+                "node": {"id": node_id, "metadata": {"NAMESPACE": "default"}, "locality": {}},
+            }
+        )
+
+    def _look_for_nacks(self) -> None:
+        self.nacks += round(self.metric("xds_nacks_total"))
