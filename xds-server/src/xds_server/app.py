@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import structlog
 from aiohttp import web
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from servicekit import listening
-from servicekit.health import add as add_health
 from servicekit.lifecycle import Stop
 from xds_server.admin import pages
 from xds_server.ads import status
@@ -26,6 +26,8 @@ from xds_server.settings import Settings
 log = structlog.get_logger()
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
+THREADS = 16
+"""For what is served beside ADS, which needs none: health, reflection, CSDS."""
 STOP_GRACE = 1.0
 """Seconds that calls have to end after the streams were told to go."""
 AGE_GRACE = 5.0
@@ -40,13 +42,19 @@ async def serve(settings: Settings, stop: Stop) -> None:
         AddressError: One of the addresses can't be listened on.
     """
     cache = Cache(settings.cluster_domain)
-    server = grpc.aio.server(options=server_options(settings.max_connection_age))
+    server = grpc.server(
+        ThreadPoolExecutor(THREADS, thread_name_prefix="serves calls"),
+        options=server_options(settings.max_connection_age),
+    )
     servicer = AdsServicer(cache)
-    server.add_generic_rpc_handlers((servicer.handler(), status.StatusServicer(servicer).handler()))
+    server.add_generic_rpc_handlers((servicer.handler(), status.StatusServicer(servicer, cache).handler()))
     reflection.enable_server_reflection(
         (SERVICE, status.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
-    health_servicer = add_health(server, [SERVICE])
+    health_servicer = health.HealthServicer(experimental_thread_pool=ThreadPoolExecutor(1))
+    for name in ("", SERVICE):
+        health_servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     synced = asyncio.Event()
 
     def publish(changes: Changes) -> None:
@@ -58,17 +66,18 @@ async def serve(settings: Settings, stop: Stop) -> None:
     admin = web.AppRunner(pages.application(source, cache, servicer), access_log=None)
     await admin.setup()
     await web.SockSite(admin, listening.open_socket(settings.admin_listen)).start()
-    await server.start()
+    server.start()
     log.info("listening", listen=settings.listen, admin_listen=settings.admin_listen)
 
     async def become_ready() -> None:
         await synced.wait()
         for name in ("", SERVICE):
-            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+            health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         log.info("ready", services=len(source.registry.services))
 
     discovering = asyncio.create_task(source.run(), name="discovery")
     becoming_ready = asyncio.create_task(become_ready(), name="readiness")
+    watching_writes = asyncio.create_task(servicer.watch_writes(), name="write deadlines")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         # Discovery never ends by itself: if it does, so must the program, loudly.
@@ -76,11 +85,11 @@ async def serve(settings: Settings, stop: Stop) -> None:
         if discovering.done():
             discovering.result()
     finally:
-        await health_servicer.enter_graceful_shutdown()
+        health_servicer.enter_graceful_shutdown()
         servicer.close()
-        await server.stop(STOP_GRACE)
+        await asyncio.to_thread(server.stop(STOP_GRACE).wait)
         await admin.cleanup()
-        for task in (discovering, becoming_ready, stopping):
+        for task in (discovering, becoming_ready, watching_writes, stopping):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

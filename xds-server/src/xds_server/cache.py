@@ -3,11 +3,12 @@
 A resource is built when the first client subscribes to it, serialised once for all, and forgotten with its last
 subscriber: what nobody asks for costs nothing. When services change, only the resources made of them are built
 again, and only the subscribers of those that really differ are told, whatever the size of the mesh.
-This module must not know about streams. It is not thread-safe: it belongs to the event loop.
+This module must not know about streams. What happens here happens under the cache's lock.
 """
 
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -46,6 +47,9 @@ class Subscriber(Protocol):
     def changed(self, key: Key) -> None:
         """The resource is new, different or gone; for a wildcard also that everything is known now. Must not block."""
 
+    def settled(self) -> None:
+        """All that changed at once has been told."""
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -60,15 +64,21 @@ class Cache:
 
     Args:
         cluster_domain: The suffix of full names of services, such as ``cluster.local``.
+
+    Attributes:
+        lock: To be held by whoever uses the cache or one of its subscribers; ``publish`` takes it itself.
+        synced: Whether everything has been published once.
     """
 
     def __init__(self, cluster_domain: str) -> None:
+        self.lock = threading.RLock()
         self.synced = False
         self._cluster_domain = cluster_domain
         self._services: dict[ServiceName, Service] = {}
         self._entries: dict[Key, _Entry] = {}
         self._keys: dict[ServiceName, dict[Key, None]] = {}
         self._wildcards: dict[ResourceType, dict[Subscriber, None]] = {kind: {} for kind in ResourceType}
+        self._told: dict[Subscriber, None] = {}
 
     def publish(self, changes: Mapping[ServiceName, Service | None]) -> None:
         """Takes the services that changed (None: gone) and tells the subscribers concerned.
@@ -76,13 +86,16 @@ class Cache:
         The first call says that everything is known now.
         """
         began = time.perf_counter()
-        first, self.synced = not self.synced, True
-        for name, service in changes.items():
-            self._exchange(name, service)
-        if first:
-            for kind, subscribers in self._wildcards.items():
-                for subscriber in subscribers:
-                    subscriber.changed(Key(kind, WILDCARD, ""))
+        with self.lock:
+            first, self.synced = not self.synced, True
+            for name, service in changes.items():
+                self._exchange(name, service)
+            if first:
+                for kind, subscribers in self._wildcards.items():
+                    self._tell(subscribers, Key(kind, WILDCARD, ""))
+            for subscriber in self._told:
+                subscriber.settled()
+            self._told.clear()
         metrics.publish_seconds.observe(time.perf_counter() - began)
 
     def get(self, key: Key) -> Resource | None:
@@ -143,13 +156,16 @@ class Cache:
         if resource == entry.resource:
             return
         entry.resource = resource
-        for subscriber in entry.subscribers:
-            subscriber.changed(key)
+        self._tell(entry.subscribers, key)
         if names.parse_canonical(key.name):
-            for subscriber in self._wildcards[key.type]:
-                subscriber.changed(key)
+            self._tell(self._wildcards[key.type], key)
         if resource is None:
             self._leave(key, entry)
+
+    def _tell(self, subscribers: Iterable[Subscriber], key: Key) -> None:
+        for subscriber in subscribers:
+            subscriber.changed(key)
+        self._told.update(dict.fromkeys(subscribers))
 
     def _enter(self, key: Key, *, build: bool = True) -> _Entry:
         """The entry for a key, made if need be."""

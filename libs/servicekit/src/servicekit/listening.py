@@ -20,7 +20,7 @@ _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>
 _HIGHEST_PORT = 65_535
 
 
-def bind(server: grpc.aio.Server, address: str) -> int:
+def bind(server: grpc.Server | grpc.aio.Server, address: str) -> int:
     """Let `server` listen on `address` (HOST:PORT) and return the port.
 
     Raises:

@@ -53,7 +53,8 @@ def application(source: Source, cache: Cache, servicer: AdsServicer) -> web.Appl
         )
 
     async def resources(_: web.Request) -> web.Response:
-        found = sorted(cache.resources().items(), key=lambda item: (item[0].type.label, item[0].name))
+        with cache.lock:
+            found = sorted(cache.resources().items(), key=lambda item: (item[0].type.label, item[0].name))
         return _json(
             [
                 {
@@ -67,7 +68,9 @@ def application(source: Source, cache: Cache, servicer: AdsServicer) -> web.Appl
         )
 
     async def clients(_: web.Request) -> web.Response:
-        return _json([_client(stream) for stream in servicer.streams])
+        with cache.lock:
+            found = [_client(stream) for stream in servicer.streams]
+        return _json(found)
 
     app = web.Application()
     app.add_routes(
@@ -99,7 +102,7 @@ def _client(stream: Stream) -> Mapping[str, Any]:
         )
     return {
         "stream": stream.number,
-        "peer": stream.peer,
+        "peer": stream.call.peer,
         "node": node.id,
         "namespace": stream.session.namespace,
         "client": f"{node.user_agent_name} {node.user_agent_version}".strip(),

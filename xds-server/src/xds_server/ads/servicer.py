@@ -1,10 +1,17 @@
-"""AggregatedDiscoveryService over grpc.aio: reads requests, writes responses, and leaves what is said to the session."""
+"""AggregatedDiscoveryService: carries requests to the sessions and responses from them, each stream by itself.
+
+What is said is the session's. Sessions and the cache are in the hands of whoever holds the cache's lock: a thread of
+grpc's, for what comes from clients, or the event loop, for what comes from discovery.
+"""
 
 import asyncio
 import functools
 import itertools
 import logging
-from collections.abc import AsyncIterator, Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import structlog
@@ -12,6 +19,7 @@ from envoy.service.discovery.v3 import ads_pb2, discovery_pb2
 from google.protobuf.message import DecodeError
 
 from xds_server import metrics
+from xds_server.ads.call import Call, method_handler
 from xds_server.ads.session import InvalidRequestError, Kind, Outcome, Response, Session
 from xds_server.cache import Cache
 
@@ -31,130 +39,199 @@ _responses = functools.cache(metrics.responses.labels)
 
 
 class AdsServicer:
-    """Serves every client from one cache, each stream by itself."""
+    """Serves every client from one cache, each stream by itself. Belongs to the running event loop."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
+        self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._streams: dict[int, Stream] = {}
         self._closing = False
+        self._opening = ThreadPoolExecutor(1, thread_name_prefix="opens streams")
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server needs to route calls here."""
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(
-                    self._stream,
-                    # Bytes in and out: a request that can't be decoded is the session's to refuse, and responses
-                    # are serialised already.
-                ),
-                "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta),
+                # Bytes in and out: a request that can't be decoded is the session's to refuse, and responses are
+                # serialised already.
+                "StreamAggregatedResources": method_handler(self._open, self._opening),
+                "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(_refuse_delta),
             },
         )
 
     @property
     def streams(self) -> Collection["Stream"]:
-        """The open streams, for who looks."""
+        """The open streams, for who looks and holds the cache's lock."""
         return self._streams.values()
 
+    async def watch_writes(self) -> None:
+        """Gives up who does not read, until it is cancelled."""
+        while True:
+            await asyncio.sleep(WRITE_SECONDS / 10)
+            latest = time.monotonic() - WRITE_SECONDS
+            with self._cache.lock:
+                for stream in self._streams.values():
+                    if stream.writing_since < latest and not stream.call.is_ending:
+                        stream.give_up()
+
     def close(self) -> None:
-        """Tells every stream to go, so that clients turn to another server at once."""
-        self._closing = True
-        for stream in self._streams.values():
-            stream.wake.set()
+        """Tells every stream to go, so that clients turn to another server at once; opens no more."""
+        with self._cache.lock:
+            self._closing = True
+            for stream in self._streams.values():
+                stream.call.end(grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
 
-    async def _stream(
-        self,
-        requests: AsyncIterator[bytes],
-        context: grpc.aio.ServicerContext[bytes, bytes],
-    ) -> None:
-        if len(self._streams) >= MAX_STREAMS:
-            log.warning("too many streams; a new one is refused", streams=MAX_STREAMS, peer=context.peer())
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open; try another server"
-            )
-        number = next(self._numbers)
-        stream = self._streams[number] = Stream(number, self._cache, context.peer())
-        metrics.streams.set(len(self._streams))
-        reader = asyncio.create_task(stream.read(requests), name=f"reader of stream {number}")
-        try:
-            while not (self._closing or stream.given_up or reader.done()):
-                await stream.wake.wait()
-                stream.wake.clear()
-                # All at once: what changes while these are written belongs to the next round.
-                for response in list(iter(stream.session.next, None)):
-                    stream.writing(response)
-                    await context.write(response.body)
-                    stream.written()
-            if stream.given_up:
-                await context.abort(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing was read for {WRITE_SECONDS:g} s"
-                )
+    def _open(self, call: Call) -> None:
+        with self._cache.lock:
             if self._closing:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
-            await reader
-        except InvalidRequestError as error:
-            stream.log.warning("request refused", reason=str(error))
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        finally:
-            reader.cancel()
-            stream.close()
-            del self._streams[number]
+                call.end(grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
+                return
+            if len(self._streams) >= MAX_STREAMS:
+                log.warning("too many streams; a new one is refused", streams=MAX_STREAMS, peer=call.peer)
+                call.end(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open; try another server"
+                )
+                return
+            number = next(self._numbers)
+            stream = Stream(number, self._cache, call, self._loop, self._forget)
+            self._streams[number] = stream
             metrics.streams.set(len(self._streams))
-            stream.log.info("stream closed", node=stream.session.node.id)
+            call.serve(stream)
 
-    async def _delta(self, _: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        """The incremental variant, which no gRPC client speaks."""
-        log.warning(
-            "a client asks for delta xDS, which is not served; it must use State of the World",
-            peer=context.peer(),
-        )
-        await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED,
-            "delta xDS is not served; use StreamAggregatedResources (State of the World)",
-        )
+    def _forget(self, number: int) -> None:
+        self._streams.pop(number, None)
+        metrics.streams.set(len(self._streams))
+
+
+def _refuse_delta(_: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    """The incremental variant, which no gRPC client speaks."""
+    log.warning(
+        "a client asks for delta xDS, which is not served; it must use State of the World",
+        peer=context.peer(),
+    )
+    context.abort(
+        grpc.StatusCode.UNIMPLEMENTED,
+        "delta xDS is not served; use StreamAggregatedResources (State of the World)",
+    )
 
 
 class Stream:
-    """A stream's session, with what its log lines and its description need."""
+    """A stream: its session, its call, and when what is to be said may be written.
 
-    def __init__(self, number: int, cache: Cache, peer: str) -> None:
-        self.wake = asyncio.Event()
-        self.session = Session(cache, asked=self.wake.set, changed=self._wake_in_time)
-        self.given_up = False
-        self._loop = asyncio.get_running_loop()
-        self._quiet_until = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._writing_since: float | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+    Args:
+        number: By which people know it.
+        cache: Where the session finds resources.
+        call: That carries it.
+        loop: Whose thread publishes changes.
+        forget: Takes the number at the end.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        cache: Cache,
+        call: Call,
+        loop: asyncio.AbstractEventLoop,
+        forget: Callable[[int], None],
+    ) -> None:
         self.number = number
-        self.peer = peer
-        self.log = log.bind(stream=number, peer=peer)
+        self.call = call
+        self.session = Session(cache, asked=self._asked, changed=self._changed)
+        self.writing_since = float("inf")
+        """When the response that is being written was begun; infinite if none is."""
+        self.log = log.bind(stream=number, peer=call.peer)
         self._debugging = self.log.is_enabled_for(logging.DEBUG)
+        self._cache = cache
+        self._loop = loop
+        self._forget = forget
+        self._is_known = False
+        self._has_news = False
+        self._round: list[Response] = []
+        self._quiet_until = 0.0
+        self._is_waiting = False
 
-    async def read(self, requests: AsyncIterator[bytes]) -> None:
-        """Takes requests until the client ends the stream; the writer is woken at the end too."""
-        try:
-            first = True
-            async for encoded in requests:
-                request = _decode(encoded)
+    def received(self, message: bytes) -> None:
+        """Takes a request."""
+        with self._cache.lock:
+            try:
+                request = _decode(message)
                 outcome = self.session.request(request)
-                if first:
-                    first = False
-                    node = self.session.node
-                    client = f"{node.user_agent_name} {node.user_agent_version}".strip()
-                    self.log.info("stream opened", node=node.id, client=client)
-                self._note(outcome, request)
-        finally:
-            self.wake.set()
+            except InvalidRequestError as error:
+                self.log.warning("request refused", reason=str(error))
+                self.call.end(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+                return
+            if not self._is_known:
+                self._is_known = True
+                node = self.session.node
+                client = f"{node.user_agent_name} {node.user_agent_version}".strip()
+                self.log.info("stream opened", node=node.id, client=client)
+            self._note(outcome, request)
+            self._write()
 
-    def writing(self, response: Response) -> None:
-        """Counts and logs a response that is about to be written, and sees to it that it is read in time."""
-        self._writing_since = self._loop.time()
-        self._quiet_until = self._writing_since + GATHER_SECONDS
-        if self._deadline is None:
-            self._deadline = self._loop.call_later(WRITE_SECONDS, self._look)
+    def finished(self) -> None:
+        """Ends the stream, as the client does."""
+        with self._cache.lock:
+            self.call.end(grpc.StatusCode.OK, "")
+
+    def written(self) -> None:
+        """Goes on with what is to be written."""
+        with self._cache.lock:
+            self.writing_since = float("inf")
+            self._write()
+
+    def ended(self) -> None:
+        """Leaves nothing behind."""
+        with self._cache.lock:
+            self.session.close()
+            self._round.clear()
+            self._forget(self.number)
+        self.log.info("stream closed", node=self.session.node.id)
+
+    def give_up(self) -> None:
+        """Ends the stream of a client that does not read."""
+        metrics.write_timeouts.inc()
+        self.log.warning(
+            "client does not read; its stream ends", node=self.session.node.id, seconds=WRITE_SECONDS
+        )
+        # No status can overtake the response that is left unread.
+        self.call.cancel()
+
+    def _asked(self) -> None:
+        """What the client asks for is answered without delay, by who has taken the request."""
+        self._has_news = True
+
+    def _changed(self) -> None:
+        """Lets the first change after a quiet moment out at once, and gathers those that follow closely."""
+        if self._is_waiting:
+            return
+        if time.monotonic() >= self._quiet_until:
+            self._has_news = True
+            self._write()
+        else:
+            self._is_waiting = True
+            self._loop.call_later(self._quiet_until - time.monotonic(), self._waited)
+
+    def _waited(self) -> None:
+        with self._cache.lock:
+            self._is_waiting = False
+            self._has_news = True
+            self._write()
+
+    def _write(self) -> None:
+        """Writes the next response, unless one is being written: whoever ends that comes here again."""
+        if self.writing_since != float("inf") or self.call.is_ending:
+            return
+        if not self._round and self._has_news:
+            # All at once: what changes while these are written belongs to the next round.
+            self._has_news = False
+            self._round = list(iter(self.session.next, None))
+        if not self._round:
+            return
+        response = self._round.pop(0)
+        self.writing_since = time.monotonic()
+        self._quiet_until = self.writing_since + GATHER_SECONDS
         label = response.type.label
         _responses(label).inc()
         if self._debugging:
@@ -165,56 +242,9 @@ class Stream:
                 nonce=response.nonce,
                 names=_some(response.names),
             )
+        self.call.write(response.body)
 
-    def written(self) -> None:
-        """Takes the news that the client has read so far."""
-        self._writing_since = None
-
-    def _look(self) -> None:
-        """Gives the client up if its time is over. One timer does for many writes: most end at once."""
-        self._deadline = None
-        if self._writing_since is None:
-            return
-        left = self._writing_since + WRITE_SECONDS - self._loop.time()
-        if left > 0:
-            self._deadline = self._loop.call_later(left, self._look)
-        else:
-            self._give_up()
-
-    def _give_up(self) -> None:
-        """Drops what is kept for a client that does not read.
-
-        No status can overtake the message that it leaves unread, so the call ends when it reads again, when its
-        connection breaks, or when that reaches its age.
-        """
-        self.given_up = True
-        self.session.close()
-        metrics.write_timeouts.inc()
-        self.log.warning(
-            "client does not read; its stream ends", node=self.session.node.id, seconds=WRITE_SECONDS
-        )
-
-    def close(self) -> None:
-        """Ends all that goes on for the stream."""
-        for timer in (self._timer, self._deadline):
-            if timer is not None:
-                timer.cancel()
-        self.session.close()
-
-    def _wake_in_time(self) -> None:
-        """Lets the first change after a quiet moment out at once, and gathers those that follow closely."""
-        if self._timer is not None:
-            return
-        if self._loop.time() >= self._quiet_until:
-            self.wake.set()
-        else:
-            self._timer = self._loop.call_at(self._quiet_until, self._wake_late)
-
-    def _wake_late(self) -> None:
-        self._timer = None
-        self.wake.set()
-
-    def _note(self, outcome: Outcome, request: discovery_pb2.DiscoveryRequest) -> None:
+    def _note(self, outcome: Outcome, request: Any) -> None:
         """Counts and logs what a request meant."""
         label = outcome.type.label if outcome.type else "other"
         _requests(label, outcome.kind.value).inc()
@@ -248,7 +278,7 @@ class Stream:
             )
 
 
-def _decode(encoded: bytes) -> discovery_pb2.DiscoveryRequest:
+def _decode(encoded: bytes) -> Any:
     try:
         return discovery_pb2.DiscoveryRequest.FromString(encoded)
     except DecodeError as error:

@@ -204,6 +204,9 @@ class Session:
     def changed(self, key: Key) -> None:
         """Takes the news that a resource may differ from what the client has."""
         self._subscriptions[key.type].pending.add(key.name)
+
+    def settled(self) -> None:
+        """Takes the news that this was all that changed at once."""
         self._changed()
 
     def next(self) -> Response | None:
@@ -258,6 +261,8 @@ class Session:
         """Takes the complete list of what the client wants now; returns the new names that do not exist."""
         kind = subscription.type
         names = set(requested)
+        if names == subscription.names and subscription.was_named and not subscription.wildcard:
+            return ()
         _check(names - subscription.names, len(names))
         subscription.was_named |= bool(names)
         wildcard = kind.is_full_state and (WILDCARD in names or not subscription.was_named)

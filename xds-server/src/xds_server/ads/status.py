@@ -4,7 +4,7 @@ For tools that speak the protocol, such as grpcdebug, and for grpcurl by reflect
 https://github.com/grpc/proposal/blob/master/A40-csds-support.md
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -14,6 +14,7 @@ from google.protobuf import any_pb2
 
 from xds_server.ads.servicer import AdsServicer, Stream
 from xds_server.ads.session import Held, Status
+from xds_server.cache import Cache
 
 SERVICE = csds_pb2.DESCRIPTOR.services_by_name["ClientStatusDiscoveryService"].full_name
 
@@ -29,8 +30,9 @@ _STATUSES = {
 class StatusServicer:
     """Answers from the open streams, as they are at each request."""
 
-    def __init__(self, ads: AdsServicer) -> None:
+    def __init__(self, ads: AdsServicer, cache: Cache) -> None:
         self._ads = ads
+        self._cache = cache
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server needs to route calls here."""
@@ -41,43 +43,35 @@ class StatusServicer:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "FetchClientStatus": grpc.unary_unary_rpc_method_handler(self._fetch, **options),
+                "FetchClientStatus": grpc.unary_unary_rpc_method_handler(self._answer, **options),
                 "StreamClientStatus": grpc.stream_stream_rpc_method_handler(self._stream, **options),
             },
         )
 
-    async def _fetch(
-        self, request: csds_pb2.ClientStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> csds_pb2.ClientStatusResponse:
-        return await self._answer(request, context)
+    def _stream(
+        self, requests: Iterator[csds_pb2.ClientStatusRequest], context: grpc.ServicerContext
+    ) -> Iterator[csds_pb2.ClientStatusResponse]:
+        for request in requests:
+            yield self._answer(request, context)
 
-    async def _stream(
-        self,
-        requests: AsyncIterator[csds_pb2.ClientStatusRequest],
-        context: grpc.aio.ServicerContext[Any, Any],
-    ) -> AsyncIterator[csds_pb2.ClientStatusResponse]:
-        async for request in requests:
-            yield await self._answer(request, context)
-
-    async def _answer(
-        self, request: csds_pb2.ClientStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
+    def _answer(
+        self, request: csds_pb2.ClientStatusRequest, context: grpc.ServicerContext
     ) -> csds_pb2.ClientStatusResponse:
         if request.node_matchers:
             # As every gRPC client answers; a wrong selection would be worse than none.
-            await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, "node_matchers are not supported; leave them out"
-            )
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "node_matchers are not supported; leave them out")
         without = request.exclude_resource_contents
-        return csds_pb2.ClientStatusResponse(
-            config=[_client(stream, exclude_contents=without) for stream in self._ads.streams]
-        )
+        with self._cache.lock:
+            return csds_pb2.ClientStatusResponse(
+                config=[_client(stream, exclude_contents=without) for stream in self._ads.streams]
+            )
 
 
 def _client(stream: Stream, *, exclude_contents: bool) -> csds_pb2.ClientConfig:
     """One stream; a client with several targets has several, with one node."""
     return csds_pb2.ClientConfig(
         node=stream.session.node,
-        client_scope=f"stream {stream.number} from {stream.peer}",
+        client_scope=f"stream {stream.number} from {stream.call.peer}",
         generic_xds_configs=[
             _config(held, exclude_contents=exclude_contents) for held in stream.session.held()
         ],
