@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import fanout, running
+from bench import fanout, neighbours, reply, running, services
 from bench.report import Report
 
 
@@ -16,7 +16,12 @@ class Part:
     needs_go: bool = True
 
 
-PARTS = {"fanout": Part(fanout.measure)}
+PARTS = {
+    "fanout": Part(fanout.measure),
+    "services": Part(services.measure),
+    "neighbours": Part(neighbours.measure),
+    "reply": Part(reply.measure),
+}
 
 
 def main() -> None:

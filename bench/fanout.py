@@ -34,7 +34,7 @@ def measure(report: Report) -> None:
     rows, storm = [], []
     for (count, endpoints, name), one in found.items():
         peer = found[count, endpoints, PEER]
-        ratio = _ratio_to(peer, one, name)
+        ratio = ratio_to(peer, one, name)
         rows.append(
             (
                 *(
@@ -77,6 +77,32 @@ def measure(report: Report) -> None:
             {name: [_value(found[*size, name], key) for size in sizes] for name in (PEER, API, FILES)},
             log=True,
         )
+    _share(report)
+
+
+def _share(report: Report) -> None:
+    """Measure how several replicas share the load."""
+    count = 100 if report.quick else 1000
+    rows = []
+    for step in report.steps([f"{number} x xds-server" for number in (1, 2)]):
+        number = int(step.split()[0])
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            running.ours(Path(directory), services=1, endpoints=10, replicas=number) as target,
+        ):
+            one = target.load(streams=count, changes=_changes(count, 10, quick=report.quick))
+        cpu, memory = (
+            " + ".join(f"{value:.0f}" for value in one[key]) for key in ("change_cpu_ms", "memory_mib")
+        )
+        rows.append((number, count, one["arrival_ms"] / 1000, one["last_ms"], cpu, memory))
+    report.table(
+        "replicas",
+        (
+            *("replicas", "streams", "all have endpoints, s", "last, ms", "CPU a change of each, ms"),
+            "memory of each, MiB",
+        ),
+        rows,
+    )
 
 
 def _start(name: str, directory: Path, endpoints: int) -> contextlib.AbstractContextManager[Target]:
@@ -99,7 +125,9 @@ def _value(one: dict[str, Any], key: str) -> float:
     return float(value[0] if isinstance(value, list) else value)
 
 
-def _ratio_to(peer: dict[str, Any], one: dict[str, Any], name: str) -> Callable[[str], str]:
+def ratio_to(peer: dict[str, Any], one: dict[str, Any], name: str) -> Callable[[str], str]:
+    """Tell one server's figures as multiples of the peer's."""
+
     def ratio(key: str) -> str:
         if name == PEER or not _value(peer, key):
             return ""
