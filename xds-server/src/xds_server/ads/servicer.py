@@ -17,11 +17,13 @@ import grpc
 import structlog
 from envoy.service.discovery.v3 import ads_pb2, discovery_pb2
 from google.protobuf.message import DecodeError
+from prometheus_client import Counter
 
 from xds_server import metrics
 from xds_server.ads.call import Call, method_handler
 from xds_server.ads.session import InvalidRequestError, Kind, Outcome, Response, Session
 from xds_server.cache import Cache
+from xds_server.resources.types import ResourceType
 
 SERVICE = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full_name
 MAX_STREAMS = 20_000
@@ -33,9 +35,16 @@ MAX_NAMES_LOGGED = 5
 
 log = structlog.get_logger()
 
-# To find a counter by its labels costs more than to count.
-_requests = functools.cache(metrics.requests.labels)
-_responses = functools.cache(metrics.responses.labels)
+
+@functools.cache
+def _requests(kind: ResourceType | None, meant: Kind) -> Counter:
+    """To find a counter by its labels costs more than to count."""
+    return metrics.requests.labels(kind.label if kind else "other", meant.value)
+
+
+@functools.cache
+def _responses(kind: ResourceType) -> Counter:
+    return metrics.responses.labels(kind.label)
 
 
 class AdsServicer:
@@ -232,12 +241,11 @@ class Stream:
         response = self._round.pop(0)
         self.writing_since = time.monotonic()
         self._quiet_until = self.writing_since + GATHER_SECONDS
-        label = response.type.label
-        _responses(label).inc()
+        _responses(response.type).inc()
         if self._debugging:
             self.log.debug(
                 "response",
-                type=label,
+                type=response.type.label,
                 version=response.version,
                 nonce=response.nonce,
                 names=_some(response.names),
@@ -246,8 +254,10 @@ class Stream:
 
     def _note(self, outcome: Outcome, request: Any) -> None:
         """Counts and logs what a request meant."""
+        _requests(outcome.type, outcome.kind).inc()
+        if outcome.kind is Kind.ACK and not outcome.missing and not self._debugging:
+            return
         label = outcome.type.label if outcome.type else "other"
-        _requests(label, outcome.kind.value).inc()
         if self._debugging:
             self.log.debug(
                 "request",

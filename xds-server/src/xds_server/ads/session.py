@@ -25,6 +25,7 @@ DEFAULT_NAMESPACE = "default"
 
 _TYPES = {kind.value: kind for kind in ResourceType}
 _ORDER = tuple(ResourceType)
+_FULL_STATE = (ResourceType.LISTENER, ResourceType.CLUSTER)
 
 
 class Kind(enum.Enum):
@@ -185,7 +186,9 @@ class Session:
         kind = _TYPES.get(request.type_url)
         if kind is None:
             return Outcome(Kind.UNKNOWN_TYPE, None)
-        subscription = self._subscriptions.setdefault(kind, _Subscription(kind))
+        subscription = self._subscriptions.get(kind)
+        if subscription is None:
+            subscription = self._subscriptions[kind] = _Subscription(kind)
         nonce = request.response_nonce
         if nonce and subscription.nonce and nonce != subscription.nonce:
             # It crossed a newer response; the client's answer to that one has all its names again.
@@ -214,11 +217,17 @@ class Session:
         if not self._cache.synced:
             return None
         for kind in _ORDER:
-            response = self._additions(kind)
-            if response is not None:
-                return response
+            subscription = self._subscriptions.get(kind)
+            if subscription is not None and (subscription.pending or subscription.owes_all):
+                response = self._additions(subscription)
+                if response is not None:
+                    return response
         # What goes away goes last, and what names it before it.
-        return self._removals(ResourceType.LISTENER) or self._removals(ResourceType.CLUSTER)
+        for kind in _FULL_STATE:
+            subscription = self._subscriptions.get(kind)
+            if subscription is not None and subscription.pending:
+                return self._removals(subscription)
+        return None
 
     def close(self) -> None:
         """Gives up all subscriptions."""
@@ -297,11 +306,9 @@ class Session:
             return ()
         return tuple(sorted(name for name in added if self._get(kind, name) is None))
 
-    def _additions(self, kind: ResourceType) -> Response | None:
+    def _additions(self, subscription: _Subscription) -> Response | None:
         """A response with what is new or different; what is gone stays in it until the removals."""
-        subscription = self._subscriptions.get(kind)
-        if subscription is None or not (subscription.pending or subscription.owes_all):
-            return None
+        kind = subscription.type
         fresh: list[Resource] = []
         gone: set[str] = set()
         for name in subscription.pending:
@@ -328,11 +335,8 @@ class Session:
             fresh = [*self._all(subscription), *kept]
         return self._respond(subscription, fresh)
 
-    def _removals(self, kind: ResourceType) -> Response | None:
-        """A response without what is gone, if something is."""
-        subscription = self._subscriptions.get(kind)
-        if subscription is None or not subscription.pending:
-            return None
+    def _removals(self, subscription: _Subscription) -> Response:
+        """A response without what is gone."""
         for name in subscription.pending:
             del subscription.sent[name]
         subscription.pending.clear()

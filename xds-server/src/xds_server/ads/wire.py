@@ -48,7 +48,13 @@ def content(kind: ResourceType, resources: tuple[Resource, ...]) -> Content:
 
 def response(said: Content, nonce: str) -> bytes:
     """A serialised DiscoveryResponse."""
-    return said.encoded + _field(_NONCE, nonce.encode())
+    return said.encoded + _nonce_field(nonce)
+
+
+@lru_cache(maxsize=1024)
+def _nonce_field(nonce: str) -> bytes:
+    """Streams that began together have the same nonces at the same time."""
+    return _field(_NONCE, nonce.encode())
 
 
 def _field(number: int, value: bytes) -> bytes:
