@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import fanout, neighbours, reply, running, services
+from bench import fanout, neighbours, reply, running, services, transports
 from bench.report import Report
 
 
@@ -21,6 +21,7 @@ PARTS = {
     "services": Part(services.measure),
     "neighbours": Part(neighbours.measure),
     "reply": Part(reply.measure),
+    "transports": Part(transports.measure),
 }
 
 
