@@ -26,7 +26,7 @@ from xds_server.settings import Settings
 log = structlog.get_logger()
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-THREADS = 16
+THREADS = 64
 """For what is served beside ADS, which needs none: health, reflection, CSDS."""
 STOP_GRACE = 1.0
 """Seconds that calls have to end after the streams were told to go."""

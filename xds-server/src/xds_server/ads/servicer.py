@@ -82,7 +82,7 @@ class AdsServicer:
             latest = time.monotonic() - WRITE_SECONDS
             with self._cache.lock:
                 for stream in self._streams.values():
-                    if stream.writing_since < latest and not stream.call.is_ending:
+                    if stream.writing_since < latest:
                         stream.give_up()
 
     def close(self) -> None:
@@ -204,6 +204,7 @@ class Stream:
         self.log.warning(
             "client does not read; its stream ends", node=self.session.node.id, seconds=WRITE_SECONDS
         )
+        self.writing_since = float("inf")
         # No status can overtake the response that is left unread.
         self.call.cancel()
 
