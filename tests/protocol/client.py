@@ -37,10 +37,15 @@ class Held:
     """What the client knows of one type."""
 
     names: list[str] = field(default_factory=list)
+    wildcard: bool = False
+    was_named: bool = False
     nonce: str = ""
     version: str = ""
     offered: str = ""
     resources: dict[str, bytes] = field(default_factory=dict)
+
+    def wants(self, name):
+        return self.wildcard or name in self.names
 
 
 class Client:
@@ -56,11 +61,13 @@ class Client:
     def _wake(self):
         self.woken += 1
 
-    def send(self, kind, names, *, nonce=None, version=None, error=None):
-        """Sends a request; the fields default to what a correct client sends."""
+    def ask(self, kind, names, *, nonce=None, version=None, error=None):
+        """Makes a request, and forgets what it does without; the fields default to what a correct client sends."""
         held = self.held[kind]
-        held.resources = {n: r for n, r in held.resources.items() if n in names or "*" in names}
         held.names = list(names)
+        held.was_named |= bool(names)
+        held.wildcard = kind.is_full_state and ("*" in names or not held.was_named)
+        held.resources = {n: r for n, r in held.resources.items() if held.wants(n)}
         request = discovery_pb2.DiscoveryRequest(
             type_url=kind.value,
             resource_names=names,
@@ -74,36 +81,43 @@ class Client:
         if error is not None:
             request.error_detail.code = 3
             request.error_detail.message = error
-        return self.session.request(request)
+        return request
+
+    def take(self, response, *, refuse=False):
+        """Takes one response; returns what it says, and the request that answers it."""
+        message = discovery_pb2.DiscoveryResponse.FromString(response.body)
+        kind = ResourceType(message.type_url)
+        assert kind is response.type
+        assert message.version_info
+        assert message.nonce
+        assert message.nonce not in self.nonces, "a nonce must be unique on its stream"
+        self.nonces.add(message.nonce)
+        names = [_name(kind, item) for item in message.resources]
+        assert len(names) == len(set(names)), "a resource must not stand twice in a response"
+        held = self.held[kind]
+        held.nonce, held.offered = message.nonce, message.version_info
+        found = {n: i.value for n, i in zip(names, message.resources, strict=True) if held.wants(n)}
+        if refuse:
+            # Of what it refuses the client keeps what it had; what is gone is gone all the same (gRFC A46).
+            found = {n: held.resources[n] for n in found if n in held.resources}
+        held.resources = found if kind.is_full_state else {**held.resources, **found}
+        if refuse:
+            return kind, sorted(names), self.ask(kind, held.names, error="refused on purpose")
+        held.version = message.version_info
+        return kind, sorted(names), self.ask(kind, held.names)
+
+    def send(self, kind, names, **fields):
+        """Has a request read."""
+        return self.session.request(self.ask(kind, names, **fields))
 
     def receive(self, *, ack=True, refuse=()):
         """Takes every response there is; returns them as (type, names), in order."""
         seen = []
         while (response := self.session.next()) is not None:
-            message = discovery_pb2.DiscoveryResponse.FromString(response.body)
-            kind = ResourceType(message.type_url)
-            assert kind is response.type
-            assert message.version_info
-            assert message.nonce
-            assert message.nonce not in self.nonces, "a nonce must be unique on its stream"
-            self.nonces.add(message.nonce)
-            names = [_name(kind, item) for item in message.resources]
-            assert len(names) == len(set(names)), "a resource must not stand twice in a response"
-            held = self.held[kind]
-            wanted = set(held.names)
-            found = {
-                n: item.value
-                for n, item in zip(names, message.resources, strict=True)
-                if n in wanted or "*" in wanted
-            }
-            held.resources = found if kind.is_full_state else {**held.resources, **found}
-            held.nonce, held.offered = message.nonce, message.version_info
-            seen.append((kind, sorted(names)))
-            if kind in refuse:
-                self.send(kind, held.names, error="refused on purpose")
-            elif ack:
-                held.version = message.version_info
-                self.send(kind, held.names)
+            kind, names, answer = self.take(response, refuse=response.type in refuse)
+            seen.append((kind, names))
+            if ack:
+                self.session.request(answer)
         return seen
 
 

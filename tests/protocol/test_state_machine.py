@@ -1,5 +1,11 @@
-"""Random clients against a random mesh: at rest, what a client holds is exactly what the server has for it."""
+"""Random clients against a random mesh: at rest, what a client holds is exactly what the server has for it.
 
+Requests and responses are on their way for as long as it pleases chance, so they cross each other as on a network.
+"""
+
+from collections import Counter, deque
+
+from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -9,11 +15,60 @@ from xds_server.cache import Cache, key_of
 from xds_server.resources.types import ResourceType
 
 SERVICES = ["a", "b", "c"]
-NAMES = ["a.shop:80", "a.shop:81", "b.shop:80", "c.shop:80", "nowhere.shop:80", "a", "b.shop.svc:80", "*"]
+CANONICAL = [f"{name}.shop:{port}" for name in SERVICES for port in (80, 81)]
+NAMES = [*CANONICAL[:4], "nowhere.shop:80", "a", "b.shop.svc:80", "*"]
 KINDS = list(ResourceType)
 
 kinds = st.sampled_from(KINDS)
 name_sets = st.sets(st.sampled_from(NAMES), max_size=len(NAMES)).map(sorted)
+who = st.integers(0, 1)
+moves = st.lists(
+    st.sampled_from(["server reads", "server writes", "client accepts", "client refuses"]), max_size=12
+)
+
+
+def wanted(held):
+    return {*held.names, *(["*"] if held.wildcard else [])}
+
+
+class Stream:
+    """A client and its session, with what is on its way between them."""
+
+    def __init__(self, cache):
+        self.client = Client(cache)
+        self.requests = deque()
+        self.responses = deque()
+        self.due = Counter()
+        self.sent = Counter()
+
+    def ask(self, kind, names, **fields):
+        """Has the client send a request; what it asks for anew is a reason for a response."""
+        held = self.client.held[kind]
+        before = wanted(held)
+        self.requests.append(self.client.ask(kind, names, **fields))
+        # So is a name given up beside the wildcard, which may stand for it or not.
+        self.due[kind] += not wanted(held) <= before or (held.wildcard and wanted(held) != before)
+
+    def read_request(self):
+        self.client.session.request(self.requests.popleft())
+
+    def write_response(self):
+        response = self.client.session.next()
+        if response is not None:
+            self.responses.append(response)
+            self.sent[response.type] += 1
+        return response
+
+    def read_response(self, *, refuse):
+        _, _, answer = self.client.take(self.responses.popleft(), refuse=refuse)
+        self.requests.append(answer)
+
+    def come_to_rest(self):
+        while self.requests or self.responses or self.write_response():
+            while self.requests:
+                self.read_request()
+            while self.responses:
+                self.read_response(refuse=False)
 
 
 class Streams(RuleBasedStateMachine):
@@ -22,25 +77,40 @@ class Streams(RuleBasedStateMachine):
     @initialize(synced=st.booleans())
     def start(self, synced):
         self.cache = Cache("cluster.local")
-        self.synced = synced
-        if synced:
-            self.cache.publish({})
-        self.clients = [Client(self.cache) for _ in range(2)]
+        self.bodies = {}
         self.versions = {}
+        if synced:
+            self.publish_changes({})
+        self.streams = [Stream(self.cache) for _ in range(2)]
 
-    @rule(who=st.integers(0, 1), kind=kinds, names=name_sets)
+    @rule(who=who, kind=kinds, names=name_sets)
     def subscribe(self, who, kind, names):
-        client = self.clients[who]
-        if not names and not client.held[kind].names:
-            return  # a legacy wildcard, which the model does not follow
-        client.send(kind, names)
+        self.streams[who].ask(kind, names)
 
-    @rule(who=st.integers(0, 1), kind=kinds)
+    @rule(who=who, kind=kinds, names=name_sets)
+    def give_up_and_ask_again(self, who, kind, names):
+        stream = self.streams[who]
+        if stream.client.held[kind].was_named:
+            stream.ask(kind, [])
+            stream.ask(kind, names)
+
+    @rule(who=who, kind=kinds)
     def repeat_with_a_stale_nonce(self, who, kind):
-        client = self.clients[who]
-        held = client.held[kind]
+        stream = self.streams[who]
+        held = stream.client.held[kind]
         if held.nonce:
-            client.send(kind, held.names, nonce="stale")
+            stream.ask(kind, held.names, nonce="stale")
+
+    @rule(who=who, moves=moves)
+    def time_passes(self, who, moves):
+        stream = self.streams[who]
+        for move in moves:
+            if move == "server reads" and stream.requests:
+                stream.read_request()
+            elif move == "server writes" and (response := stream.write_response()) is not None:
+                self.compare_with_others(response)
+            elif move.startswith("client") and stream.responses:
+                stream.read_response(refuse=move == "client refuses")
 
     @rule(
         name=st.sampled_from(SERVICES),
@@ -48,63 +118,91 @@ class Streams(RuleBasedStateMachine):
         ports=st.sampled_from([(80,), (81,), (80, 81)]),
     )
     def publish(self, name, last, ports):
-        self.synced = True
-        self.cache.publish(changes(service(name, *(f"10.0.0.{n}" for n in last), ports=ports)))
+        self.publish_changes(changes(service(name, *(f"10.0.0.{n}" for n in last), ports=ports)))
 
     @rule(name=st.sampled_from(SERVICES))
     def delete(self, name):
-        self.synced = True
-        self.cache.publish(changes(gone=[service(name).name]))
+        self.publish_changes(changes(gone=[service(name).name]))
 
-    @rule(who=st.integers(0, 1), refuse=st.sets(kinds))
-    def settle(self, who, refuse):
-        client = self.clients[who]
-        seen = client.receive(refuse=refuse)
-        # Two of a full-state type at most: what is new, then what is gone.
-        for kind in KINDS:
-            assert sum(1 for k, _ in seen if k is kind) <= (2 if kind.is_full_state else 1)
-        assert client.receive() == [], "at rest there is nothing more to say"
-        if self.synced:
+    def publish_changes(self, found):
+        """What is new or different is a reason for a response, and so is what goes, if that can be said."""
+        before = self.everything()
+        self.cache.publish(found)
+        after = self.everything()
+        for stream in getattr(self, "streams", ()):
             for kind in KINDS:
-                self.compare(client, kind)
+                mine = [key for key in after if key[0] is kind]
+                stream.due[kind] += any(after[k] and after[k] != before[k] for k in mine)
+                stream.due[kind] += kind.is_full_state and any(before[k] and not after[k] for k in mine)
+
+    def everything(self):
+        return {(k, n): self.cache.get(key_of(k, n, "shop")) for k in KINDS for n in {*NAMES, *CANONICAL}}
+
+    @rule(who=who)
+    def settle(self, who):
+        """Let everything arrive; then there is nothing more to say."""
+        stream = self.streams[who]
+        stream.come_to_rest()
+        if self.cache.synced:
+            for kind in KINDS:
+                self.compare(stream.client, kind)
 
     def compare(self, client, kind):
         held = client.held[kind]
         names = set(held.names)
-        if kind.is_full_state and "*" in names:
+        if held.wildcard:
             names |= set(self.cache.canonical_names())
         view = {n: self.cache.get(key_of(kind, n, "shop")) for n in names - {"*"}}
         there = {n: r.body for n, r in view.items() if r is not None}
-        if kind.is_full_state:
-            assert held.resources == there
-        else:
+        told = {h.name: h.resource.body for h in client.session.held() if h.type is kind and h.resource}
+        assert told == there
+        refused = {h.name for h in client.session.held() if h.type is kind and h.rejection}
+        mine = {n: body for n, body in held.resources.items() if n not in refused}
+        if not kind.is_full_state:
             # What is gone can't be unsaid for these types; what is there must be as it is.
-            assert {n: held.resources.get(n) for n in there} == there
+            mine = {n: body for n, body in mine.items() if n in there}
+        assert mine == {n: body for n, body in there.items() if n not in refused}
 
-    @rule(who=st.integers(0, 1))
+    @rule(who=who)
     def reconnect(self, who):
-        old = self.clients[who]
-        old.session.close()
-        new = self.clients[who] = Client(self.cache)
+        old = self.streams[who]
+        old.client.session.close()
+        new = self.streams[who] = Stream(self.cache)
         for kind in KINDS:
-            if old.held[kind].names:
-                new.send(kind, old.held[kind].names, nonce="", version=old.held[kind].version)
+            held = old.client.held[kind]
+            if held.names:
+                new.ask(kind, held.names, version=held.version)
+
+    def compare_with_others(self, response):
+        """Of all responses to all clients."""
+        message = discovery_pb2.DiscoveryResponse.FromString(response.body)
+        content = tuple(item.value for item in message.resources)
+        assert self.bodies.setdefault((response.type, response.version), content) == content
+        assert self.versions.setdefault((response.type, content), response.version) == response.version
 
     @invariant()
-    def equal_versions_mean_equal_bytes(self):
+    def versions_of_resources_are_equal_exactly_when_bytes_are(self):
         for key, resource in self.cache.resources().items():
             if resource is not None:
-                known = self.versions.setdefault((key.type, resource.version), resource.body)
-                assert known == resource.body
+                assert self.bodies.setdefault((key.type, resource.version), resource.body) == resource.body
+                assert (
+                    self.versions.setdefault((key.type, resource.body), resource.version) == resource.version
+                )
+
+    @invariant()
+    def responses_never_exceed_reasons(self):
+        for stream in self.streams:
+            assert stream.sent <= stream.due, (stream.sent, stream.due)
 
     def teardown(self):
-        if hasattr(self, "clients"):
-            for client in self.clients:
-                client.session.close()
+        if hasattr(self, "streams"):
+            for who, stream in enumerate(self.streams):
+                self.settle(who)
+                stream.client.session.close()
             assert self.cache.resources() == {}
 
 
-Streams.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Streams.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestStreams = Streams.TestCase
 
 assert {LDS, CDS} == {kind for kind in KINDS if kind.is_full_state}

@@ -6,6 +6,7 @@ newest content wins. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_pr
 """
 
 import enum
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from envoy.config.core.v3 import base_pb2
 
 from xds_server.ads import wire
 from xds_server.cache import WILDCARD, Cache, Key, key_of
+from xds_server.resources import names as spellings
 from xds_server.resources.types import Resource, ResourceType
 
 MAX_NAMES = 20_000
@@ -21,6 +23,10 @@ MAX_NAMES = 20_000
 MAX_NAME_LENGTH = 2_048
 MAX_NODE_BYTES = 65_536
 """Of a client's description of itself, which is kept as long as its stream."""
+MAX_WORDS_LENGTH = 2_000
+"""Of a client's reason to refuse a response, which is kept until it accepts another."""
+MAX_UNANSWERED = 16
+"""Responses of one type whose answers are told apart; of an earlier one it is not known what it was about."""
 DEFAULT_NAMESPACE = "default"
 
 _TYPES = {kind.value: kind for kind in ResourceType}
@@ -120,6 +126,14 @@ class Response(NamedTuple):
     body: bytes
 
 
+class _Unanswered(NamedTuple):
+    """A response to which the client has not said yet whether it takes it."""
+
+    nonce: str
+    version: str
+    names: Sequence[str]
+
+
 @dataclass(slots=True)
 class _Subscription:
     """One type's state.
@@ -129,14 +143,13 @@ class _Subscription:
         wildcard: Whether it wants every canonical name.
         was_named: Whether it ever named something: from then on an empty list means nothing, not everything.
         nonce: Of the last response; empty before the first.
-        version: Of the last response.
-        latest: Names of the resources in the last response.
-        acknowledged: The last version that it accepted.
+        unanswered: The last responses that it has neither accepted nor refused, in their order.
+        rejections: The response with which it refused a name, until it accepts one with that name.
         sent: What it was sent of what it subscribes to.
         pending: Names that may have to be sent, or to be told gone.
         owed: Those that have to be sent although the client may have them.
-        owes_all: Whether the client is still to be told what a wildcard stands for, even if that is nothing.
-        rejection: The last response that it refused, until it accepts one.
+        owes_all: Whether the client is still to be told all that there is for it, even if that is nothing.
+        given_up: Names that a stale request did without: the client has forgotten what it was sent of them.
     """
 
     type: ResourceType
@@ -144,14 +157,51 @@ class _Subscription:
     wildcard: bool = False
     was_named: bool = False
     nonce: str = ""
-    version: str = ""
-    latest: Sequence[str] = ()
-    acknowledged: str = ""
+    unanswered: deque[_Unanswered] = field(default_factory=lambda: deque(maxlen=MAX_UNANSWERED))
+    rejections: dict[str, Rejection] = field(default_factory=dict)
     sent: dict[str, Resource] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     owed: set[str] = field(default_factory=set)
     owes_all: bool = False
-    rejection: Rejection | None = None
+    given_up: set[str] = field(default_factory=set)
+
+    def answered(self, nonce: str) -> _Unanswered | None:
+        """The response that is answered by the first request with its nonce; what was sent before it is, too."""
+        if all(response.nonce != nonce for response in self.unanswered):
+            return None
+        while (response := self.unanswered.popleft()).nonce != nonce:
+            pass
+        return response
+
+    def accept(self, response: _Unanswered) -> None:
+        """Takes the news that the client takes a response."""
+        if self.rejections:
+            for name in response.names:
+                self.rejections.pop(name, None)
+
+    def reject(self, response: _Unanswered, words: str) -> Rejection:
+        """Takes the news that the client refuses a response."""
+        rejection = Rejection(response.version, response.names, words[:MAX_WORDS_LENGTH])
+        self.rejections.update(dict.fromkeys(response.names, rejection))
+        return rejection
+
+    def cross(self, requested: Collection[str]) -> None:
+        """Takes a request that was sent before the client had seen the last response.
+
+        It is not acted upon, as the answer to that response has all names again. But who gives up a name and asks
+        for it anew in between must be sent it anew, unless it is in what the client was still to read.
+        """
+        self.was_named |= bool(requested)
+        self.given_up |= self.names.difference(requested) - self.unread()
+
+    def unread(self) -> set[str]:
+        """Names of what the client may still have to read."""
+        return {name for response in self.unanswered for name in response.names}
+
+    def forget(self, name: str) -> None:
+        """Drops what was sent of a name."""
+        self.sent.pop(name, None)
+        self.rejections.pop(name, None)
 
 
 class Session:
@@ -170,6 +220,7 @@ class Session:
         self._asked = asked
         self._changed = changed
         self._identified = False
+        self._closed = False
         self._responses = 0
         self._subscriptions: dict[ResourceType, _Subscription] = {}
 
@@ -186,23 +237,25 @@ class Session:
         kind = _TYPES.get(request.type_url)
         if kind is None:
             return Outcome(Kind.UNKNOWN_TYPE, None)
+        if self._closed:
+            # The stream has been given up; it ends when its client reads again.
+            return Outcome(Kind.STALE, kind)
         subscription = self._subscriptions.get(kind)
         if subscription is None:
             subscription = self._subscriptions[kind] = _Subscription(kind)
         nonce = request.response_nonce
+        answered = subscription.answered(nonce)
+        rejection = None
+        if answered is not None and request.HasField("error_detail"):
+            rejection = subscription.reject(answered, request.error_detail.message)
+        elif answered is not None:
+            subscription.accept(answered)
         if nonce and subscription.nonce and nonce != subscription.nonce:
-            # It crossed a newer response; the client's answer to that one has all its names again.
-            return Outcome(Kind.STALE, kind)
-        meant = Kind.ACK if nonce and nonce == subscription.nonce else Kind.SUBSCRIBE
-        if meant is Kind.ACK and request.HasField("error_detail"):
-            meant = Kind.NACK
-            words = request.error_detail.message
-            subscription.rejection = Rejection(subscription.version, subscription.latest, words)
-        elif meant is Kind.ACK:
-            subscription.rejection = None
-            subscription.acknowledged = request.version_info
+            subscription.cross(request.resource_names)
+            return Outcome(Kind.NACK if rejection else Kind.STALE, kind, rejection=rejection)
         missing = self._subscribe(subscription, request.resource_names)
-        return Outcome(meant, kind, missing, subscription.rejection if meant is Kind.NACK else None)
+        meant = Kind.NACK if rejection else Kind.ACK if answered else Kind.SUBSCRIBE
+        return Outcome(meant, kind, missing, rejection)
 
     def changed(self, key: Key) -> None:
         """Takes the news that a resource may differ from what the client has."""
@@ -230,7 +283,8 @@ class Session:
         return None
 
     def close(self) -> None:
-        """Gives up all subscriptions."""
+        """Gives up all subscriptions, for good."""
+        self._closed = True
         for kind, subscription in self._subscriptions.items():
             for name in subscription.names:
                 self._cache.unsubscribe(self, self._key(kind, name))
@@ -241,15 +295,15 @@ class Session:
     def held(self) -> Iterator[Held]:
         """What the client has, as far as the server knows, name by name."""
         for kind, subscription in self._subscriptions.items():
-            latest = frozenset(subscription.latest)
+            unread = subscription.unread()
             for name in sorted(subscription.names | subscription.sent.keys()):
                 resource = subscription.sent.get(name)
-                rejection = subscription.rejection
+                rejection = subscription.rejections.get(name)
                 if resource is None:
                     yield Held(kind, name, Status.MISSING, None, None)
-                elif rejection is not None and name in rejection.names:
+                elif rejection is not None:
                     yield Held(kind, name, Status.REFUSED, resource, rejection)
-                elif name in latest and subscription.acknowledged != subscription.version:
+                elif name in unread:
                     yield Held(kind, name, Status.SENT, resource, None)
                 else:
                     yield Held(kind, name, Status.ACKNOWLEDGED, resource, None)
@@ -270,7 +324,8 @@ class Session:
         """Takes the complete list of what the client wants now; returns the new names that do not exist."""
         kind = subscription.type
         names = set(requested)
-        if names == subscription.names and subscription.was_named and not subscription.wildcard:
+        as_before = names == subscription.names and not subscription.given_up
+        if as_before and subscription.was_named and not subscription.wildcard:
             return ()
         _check(names - subscription.names, len(names))
         subscription.was_named |= bool(names)
@@ -281,24 +336,35 @@ class Session:
         for name in subscription.names - names:
             self._cache.unsubscribe(self, self._key(kind, name))
             subscription.owed.discard(name)
-            if not (wildcard and subscription.wildcard):
-                # The client forgets what it unsubscribes from: when it asks again it needs it again.
-                subscription.sent.pop(name, None)
-                subscription.pending.discard(name)
+            if wildcard and subscription.wildcard:
+                if spellings.parse_canonical(name):
+                    continue
+                # The client can't know that the wildcard does not stand for it: it is told by a response without it.
+                subscription.owes_all |= name in subscription.sent
+            # The client forgets what it unsubscribes from: when it asks again it needs it again.
+            subscription.forget(name)
+            subscription.pending.discard(name)
         if subscription.wildcard and not wildcard:
             self._cache.unsubscribe_all(self, kind)
-            subscription.sent = {name: sent for name, sent in subscription.sent.items() if name in names}
+            for name in subscription.sent.keys() - names:
+                subscription.forget(name)
             subscription.pending &= names
             subscription.owed &= names
             subscription.owes_all = False
         elif wildcard and not subscription.wildcard:
             self._cache.subscribe_all(self, kind)
             subscription.owes_all = True
-        added = names - subscription.names
+        added = names - (subscription.names - subscription.given_up)
+        subscription.given_up.clear()
         for name in added:
             self._cache.subscribe(self, self._key(kind, name))
         subscription.pending |= added
         subscription.owed |= added
+        if kind.is_full_state and not added.isdisjoint(subscription.unread()):
+            # It had given them up and reads them all the same: if they are gone by now, it has to be told.
+            subscription.owes_all = True
+        if not (names or wildcard):
+            subscription.owes_all = False
         subscription.names, subscription.wildcard = names, wildcard
         if added or subscription.owes_all:
             self._asked()
@@ -327,7 +393,7 @@ class Session:
         else:
             # No answer can say that these are gone; should they come back, the client gets them anew.
             for name in gone:
-                del subscription.sent[name]
+                subscription.forget(name)
         if not fresh and not owes_all:
             return None
         if kind.is_full_state:
@@ -338,7 +404,7 @@ class Session:
     def _removals(self, subscription: _Subscription) -> Response:
         """A response without what is gone."""
         for name in subscription.pending:
-            del subscription.sent[name]
+            subscription.forget(name)
         subscription.pending.clear()
         return self._respond(subscription, self._all(subscription))
 
@@ -347,8 +413,7 @@ class Session:
         said = wire.content(subscription.type, tuple(resources))
         self._responses += 1
         subscription.nonce = str(self._responses)
-        subscription.version = said.version
-        subscription.latest = said.names
+        subscription.unanswered.append(_Unanswered(subscription.nonce, said.version, said.names))
         subscription.sent.update((resource.name, resource) for resource in resources)
         return Response(
             subscription.type,
