@@ -6,8 +6,17 @@ The rules are those of https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from tests.protocol.client import CDS, EDS, LDS, RDS, Client, changes, service
-from xds_server.ads.session import MAX_NAME_LENGTH, MAX_NAMES, InvalidRequestError, Kind, Session, Status
+from tests.protocol.client import CDS, EDS, LDS, MESSAGES, RDS, Client, changes, service
+from xds_server.ads.session import (
+    MAX_NAME_LENGTH,
+    MAX_NAMES,
+    MAX_UNANSWERED,
+    MAX_WORDS_LENGTH,
+    InvalidRequestError,
+    Kind,
+    Session,
+    Status,
+)
 from xds_server.cache import Cache
 from xds_server.resources.types import ResourceType
 
@@ -36,8 +45,8 @@ def test_a_cold_start_takes_four_answers(client):
 
 def test_an_acknowledgement_is_not_answered(client):
     client.send(EDS, [WEB])
-    client.receive()
-    assert client.send(EDS, [WEB]).kind is Kind.ACK
+    client.receive(ack=False)
+    assert client.send(EDS, [WEB], version=client.held[EDS].offered).kind is Kind.ACK
     assert client.receive() == []
 
 
@@ -142,6 +151,99 @@ def test_a_stale_nonce_is_not_answered(cache, client):
     # The client repeats all its names when it acknowledges the newer response.
     client.send(EDS, [WEB, API])
     assert client.receive() == [(EDS, [API])]
+
+
+@pytest.mark.parametrize("kind", [RDS, EDS])
+def test_a_name_given_up_and_asked_for_anew_while_another_is_on_its_way_is_sent(cache, client, kind):
+    client.send(kind, [WEB, API])
+    client.receive()
+    cache.publish(changes(service("web", "10.0.0.1", ports=(81,))))
+    client.receive()
+    cache.publish(changes(service("web", "10.0.0.1")))
+    crossing = client.session.next()
+    assert crossing.names == (WEB,)
+    for names in ([WEB], [WEB, API]):
+        assert client.send(kind, names).kind is Kind.STALE
+    assert client.receive() == []
+    assert API not in client.held[kind].resources
+    _, _, answer = client.take(crossing)
+    client.session.request(answer)
+    assert client.receive() == [(kind, [API])]
+
+
+@pytest.mark.parametrize("kind", [LDS, CDS])
+def test_what_went_while_the_client_asked_for_it_anew_is_told_gone(cache, client, kind):
+    client.send(kind, [WEB])
+    crossing = client.session.next()
+    client.send(kind, [])
+    cache.publish(changes(gone=[service("web").name]))
+    client.send(kind, [WEB])
+    _, _, answer = client.take(crossing)
+    client.session.request(answer)
+    assert client.receive() == [(kind, [])]
+    assert client.held[kind].resources == {}
+
+
+def test_a_later_request_supersedes_an_earlier_one(client):
+    client.send(EDS, [WEB])
+    client.send(EDS, [API])
+    assert client.receive() == [(EDS, [API])]
+
+
+def test_a_nonce_of_one_type_means_nothing_to_another(client):
+    for kind in (CDS, EDS):
+        client.send(kind, [WEB])
+    client.receive()
+    assert client.send(EDS, [WEB, API], nonce=client.held[CDS].nonce).kind is Kind.STALE
+    assert client.send(EDS, [WEB, API]).kind is Kind.SUBSCRIBE
+
+
+@pytest.mark.parametrize("kind", [RDS, EDS])
+def test_of_a_partial_type_only_what_changed_is_sent(cache, client, kind):
+    client.send(kind, [WEB, API])
+    client.receive()
+    cache.publish(changes(gone=[service("web").name]))
+    client.receive()
+    cache.publish(changes(service("web", "10.0.0.9")))
+    assert client.receive() == [(kind, [WEB])]
+
+
+@pytest.mark.parametrize("kind", [LDS, CDS])
+def test_of_a_full_state_type_the_whole_subset_is_sent(cache, client, kind):
+    client.send(kind, [WEB, API, "new.shop:80"])
+    assert client.receive() == [(kind, [API, WEB])]
+    cache.publish(changes(service("new", "10.0.0.9"), service("other", "10.0.0.8")))
+    assert client.receive() == [(kind, [API, "new.shop:80", WEB])]
+
+
+@pytest.mark.parametrize("kind", ResourceType)
+def test_who_has_given_up_everything_is_told_nothing(cache, client, kind):
+    client.send(kind, [WEB, API])
+    client.receive()
+    client.send(kind, [])
+    cache.publish(changes(service("web", "10.0.0.9", ports=(80, 81)), gone=[service("api").name]))
+    assert client.receive() == []
+
+
+@pytest.mark.parametrize("kind", ResourceType)
+def test_resources_are_never_wrapped_and_have_no_time_to_live(client, kind):
+    client.send(kind, [WEB, WEB])
+    message = discovery_pb2.DiscoveryResponse.FromString(client.session.next().body)
+    assert [item.type_url for item in message.resources] == [kind.value]
+    assert MESSAGES[kind].FromString(message.resources[0].value).IsInitialized()
+    fields = {descriptor.name for descriptor, _ in message.ListFields()}
+    assert fields == {"version_info", "resources", "type_url", "nonce"}
+
+
+def test_endpoints_follow_a_cluster_that_comes_back_though_they_are_the_same(cache, client):
+    for kind in (CDS, EDS):
+        client.send(kind, [WEB])
+    client.receive()
+    cache.publish(changes(gone=[service("web").name]))
+    assert client.receive() == [(CDS, [])]
+    # Envoy warms the cluster until it has its endpoints, and has not unsubscribed from them meanwhile.
+    cache.publish(changes(service("web", "10.0.0.1")))
+    assert client.receive() == [(CDS, [WEB]), (EDS, [WEB])]
 
 
 def test_a_request_that_crosses_the_first_response_is_answered(client):
@@ -267,14 +369,9 @@ class TestBeforeTheFirstSync:
 class TestWildcard:
     @pytest.mark.parametrize("kind", [LDS, CDS])
     @pytest.mark.parametrize("names", [["*"], []], ids=["explicit", "legacy"])
-    def test_everything_under_canonical_names(self, cache, client, kind, names):
-        client.held[kind].names = ["*"]
+    def test_everything_under_canonical_names(self, client, kind, names):
         client.send(kind, names)
-        client.held[kind].names = ["*"]
-        response = client.session.next()
-        message = discovery_pb2.DiscoveryResponse.FromString(response.body)
-        assert len(message.resources) == 2
-        assert client.session.next() is None
+        assert client.receive() == [(kind, [API, WEB])]
 
     @pytest.mark.parametrize("kind", [LDS, CDS])
     def test_new_and_gone_services_are_told(self, cache, client, kind):
@@ -307,6 +404,27 @@ class TestWildcard:
             changes(service("api", "10.0.0.9", ports=(81,)), service("web", "10.0.0.9", ports=(81,)))
         )
         assert client.receive() == [(CDS, [])]
+
+    def test_an_empty_list_is_the_wildcard_only_until_something_was_named(self, cache, client):
+        # The example of the protocol's documentation, step by step.
+        client.send(CDS, [])
+        assert client.receive() == [(CDS, [API, WEB])]
+        client.send(CDS, ["*", WEB])
+        assert client.receive() == [(CDS, [API, WEB])]
+        client.send(CDS, [WEB])
+        assert client.receive() == []
+        cache.publish(changes(service("new", "10.0.0.9")))
+        assert client.receive() == []
+        client.send(CDS, [])
+        cache.publish(changes(service("web", "10.0.0.9", ports=(80, 81))))
+        assert client.receive() == []
+
+    def test_a_name_that_it_does_not_stand_for_is_told_gone_when_it_is_given_up(self, client):
+        client.send(LDS, ["*", "web"])
+        assert client.receive() == [(LDS, [API, "web", WEB])]
+        client.send(LDS, ["*"])
+        assert client.receive() == [(LDS, [API, WEB])]
+        assert {name for _, name in statuses(client)} == {API, WEB}
 
     @pytest.mark.parametrize("kind", [RDS, EDS])
     def test_a_partial_type_has_none(self, client, kind):
@@ -354,6 +472,48 @@ class TestRefusals:
         cache.publish(changes(service("web", "10.0.0.7")))
         assert client.receive() == [(EDS, [WEB])]
         assert statuses(client) == {(EDS, WEB): Status.ACKNOWLEDGED}
+
+    def test_a_new_name_asked_for_after_a_refusal_does_not_clear_it(self, client):
+        client.send(EDS, [WEB])
+        client.receive(refuse=[EDS])
+        # With the nonce of what was refused, and no error again: as every client does.
+        assert client.send(EDS, [WEB, API]).kind is Kind.SUBSCRIBE
+        assert client.receive() == [(EDS, [API])]
+        assert statuses(client) == {(EDS, WEB): Status.REFUSED, (EDS, API): Status.ACKNOWLEDGED}
+
+    def test_a_refusal_that_crosses_a_newer_response_is_recorded(self, client):
+        client.send(EDS, [WEB])
+        first = client.session.next()
+        client.send(EDS, [WEB, API], nonce="")
+        second = client.session.next()
+        _, _, refusal = client.take(first, refuse=True)
+        outcome = client.session.request(refusal)
+        assert (outcome.kind, outcome.rejection.version) == (Kind.NACK, first.version)
+        _, _, answer = client.take(second)
+        client.session.request(answer)
+        assert statuses(client) == {(EDS, WEB): Status.REFUSED, (EDS, API): Status.ACKNOWLEDGED}
+
+    def test_a_refusal_ends_with_its_resource(self, cache, client):
+        client.send(CDS, [WEB, API])
+        client.receive(refuse=[CDS])
+        client.send(CDS, [API])
+        assert statuses(client) == {(CDS, API): Status.REFUSED}
+        client.send(CDS, [API, WEB])
+        client.receive()
+        assert statuses(client) == {(CDS, API): Status.ACKNOWLEDGED, (CDS, WEB): Status.ACKNOWLEDGED}
+
+    def test_a_refusal_is_told_once(self, client):
+        client.send(EDS, [WEB])
+        client.receive(refuse=[EDS])
+        assert client.send(EDS, [WEB], error="again").rejection is None
+        [held] = client.session.held()
+        assert held.rejection.message == "refused on purpose"
+
+    def test_a_refusal_in_many_words_is_cut(self, client):
+        client.send(EDS, [WEB])
+        client.receive(ack=False)
+        outcome = client.send(EDS, [WEB], error="x" * 100_000)
+        assert len(outcome.rejection.message) == MAX_WORDS_LENGTH
 
     def test_a_refusal_concerns_its_stream_alone(self, cache, client):
         other = Client(cache)
@@ -409,6 +569,20 @@ class TestManyStreams:
 
 
 class TestLimits:
+    def test_a_stream_that_was_given_up_takes_nothing_more(self, cache, client):
+        client.session.close()
+        client.send(EDS, [WEB])
+        assert client.session.next() is None
+        assert cache.resources() == {}
+
+    def test_a_client_that_never_answers_costs_no_more_with_every_response(self, cache, client):
+        client.send(EDS, [WEB])
+        for number in range(MAX_UNANSWERED + 5):
+            cache.publish(changes(service("web", f"10.0.0.{number}")))
+            assert client.receive(ack=False) == [(EDS, [WEB])]
+        client.send(EDS, [WEB], error="at last")
+        assert statuses(client) == {(EDS, WEB): Status.REFUSED}
+
     def test_too_many_names(self, client):
         with pytest.raises(InvalidRequestError, match=f"at most {MAX_NAMES}"):
             client.send(EDS, [str(n) for n in range(MAX_NAMES + 1)])
