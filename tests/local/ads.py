@@ -30,9 +30,10 @@ class Held:
 
 
 class AdsClient:
-    """One stream to an xDS server; it accepts everything."""
+    """One stream to an xDS server; it accepts everything, unless it is given a reason to refuse."""
 
     def __init__(self, address: str, *, namespace: str = "default") -> None:
+        self.reason = ""
         self.held: dict[type[Any], Held] = {}
         self._names: dict[type[Any], list[str]] = {}
         self._namespace = namespace
@@ -102,7 +103,7 @@ class AdsClient:
     def _held(self, kind: type[Any]) -> Held:
         return self.held.setdefault(kind, Held())
 
-    def _send(self, kind: type[Any], **fields: str) -> None:
+    def _send(self, kind: type[Any], **fields: Any) -> None:
         request = DiscoveryRequest(type_url=_type_url(kind), resource_names=self._names[kind], **fields)
         request.node.id = "raw"
         request.node.metadata["NAMESPACE"] = self._namespace
@@ -114,6 +115,15 @@ class AdsClient:
                 kind = next(kind for kind in self._names if _type_url(kind) == response.type_url)
                 messages = [(kind.FromString(one.value), one.value) for one in response.resources]
                 held = self._held(kind)
+                if self.reason:
+                    error = {"code": grpc.StatusCode.INVALID_ARGUMENT.value[0], "message": self.reason}
+                    self._send(
+                        kind,
+                        version_info=held.version,
+                        response_nonce=response.nonce,
+                        error_detail=error,
+                    )
+                    continue
                 held.version = response.version_info
                 held.resources |= {_name(message): value for message, value in messages}
                 self._send(kind, version_info=response.version_info, response_nonce=response.nonce)

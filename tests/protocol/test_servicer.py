@@ -14,10 +14,11 @@ from structlog.testing import capture_logs
 from tests.protocol.client import CDS, EDS, LDS, changes, service
 from xds_server.ads import servicer as servicer_module
 from xds_server.ads.servicer import SERVICE, AdsServicer
+from xds_server.ads.session import MAX_NAME_LENGTH, MAX_NAMES
 from xds_server.ads.status import SERVICE as STATUS
 from xds_server.ads.status import StatusServicer
-from xds_server.app import server_options
-from xds_server.cache import Cache
+from xds_server.app import MAX_REQUEST_BYTES, server_options
+from xds_server.cache import Cache, Key
 
 WEB = "web.shop:80"
 
@@ -38,14 +39,19 @@ async def servicer(cache):
 
 
 @pytest.fixture
-async def channel(cache, servicer):
+async def server(cache, servicer):
     server = grpc.server(ThreadPoolExecutor(4), options=server_options(max_connection_age=1800))
     server.add_generic_rpc_handlers((servicer.handler(), StatusServicer(servicer, cache).handler()))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield channel
+    yield f"127.0.0.1:{port}"
     await asyncio.to_thread(server.stop(0).wait)
+
+
+@pytest.fixture
+async def channel(server):
+    async with grpc.aio.insecure_channel(server) as channel:
+        yield channel
 
 
 def open_stream(channel, method="StreamAggregatedResources"):
@@ -137,6 +143,47 @@ async def test_rubbish_ends_its_stream_with_the_reason(channel):
     await stream.write(b"\xff\xff")
     assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert await stream.details() == "this is not a DiscoveryRequest"
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (request(EDS, *(str(number) for number in range(MAX_NAMES + 1))), grpc.StatusCode.INVALID_ARGUMENT),
+        (request(EDS, "x" * (MAX_NAME_LENGTH + 1)), grpc.StatusCode.INVALID_ARGUMENT),
+        (request(EDS, "x" * MAX_REQUEST_BYTES), grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ],
+    ids=["names", "length of a name", "bytes"],
+)
+async def test_a_request_over_a_limit_ends_its_stream_alone(cache, channel, broken, code):
+    good, bad = open_stream(channel), open_stream(channel)
+    await good.write(request(EDS, WEB))
+    await good.read()
+    await bad.write(broken)
+    assert await bad.code() is code
+    assert list(cache.resources()) == [Key(EDS, WEB, "")]
+    await good.write(request(CDS, WEB))
+    assert (await good.read()).type_url == CDS.value
+    good.cancel()
+
+
+async def test_a_client_that_pings_as_often_as_grpc_allows_is_not_sent_away(cache, server):
+    options = [
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    async with grpc.aio.insecure_channel(server, options=options) as channel:
+        stream = open_stream(channel)
+        await stream.write(request(EDS, WEB))
+        await stream.read()
+        # By default, C-core's servers take the fourth ping within five minutes ill.
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(45):
+                await stream.code()
+        cache.publish(changes(service("web", "10.0.0.9")))
+        assert b"10.0.0.9" in (await stream.read()).resources[0].value
+        stream.cancel()
 
 
 async def test_delta_is_refused_with_a_line_in_the_log(channel):
