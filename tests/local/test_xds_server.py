@@ -198,45 +198,48 @@ def test_a_refusal_is_told_everywhere_until_the_next_response_is_accepted(folder
         fields = objects.endpoints(address, port=80)
         objects.write(folder / "empty-1.yaml", objects.endpoint_slice("empty-1", "empty", **fields))
 
-    with XdsServer(folder) as server, AdsClient(server.address) as client:
-        with grpc.insecure_channel(server.address) as channel:
-            csds = ClientStatusDiscoveryServiceStub(channel)
+    with (
+        XdsServer(folder) as server,
+        AdsClient(server.address) as client,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        csds = ClientStatusDiscoveryServiceStub(channel)
 
-            def status() -> csds_pb2.ClientConfig.GenericXdsConfig:
-                [answer] = csds.FetchClientStatus(csds_pb2.ClientStatusRequest(), timeout=10).config
-                [found] = [c for c in answer.generic_xds_configs if "LoadAssignment" in c.type_url]
-                return found
+        def status() -> csds_pb2.ClientConfig.GenericXdsConfig:
+            [answer] = csds.FetchClientStatus(csds_pb2.ClientStatusRequest(), timeout=10).config
+            [found] = [c for c in answer.generic_xds_configs if "LoadAssignment" in c.type_url]
+            return found
 
-            client.walk(name)
-            accepted = client.held[ClusterLoadAssignment].version
-            wait_until("all to be accepted", lambda: status().config_status == csds_pb2.SYNCED)
+        client.walk(name)
+        accepted = client.held[ClusterLoadAssignment].version
+        wait_until("all to be accepted", lambda: status().config_status == csds_pb2.SYNCED)
 
-            client.reason = words
-            change("10.0.9.1")
-            wait_until("a line in the log", lambda: server.warnings("client refuses"))
-            [line] = server.warnings("client refuses")
-            assert (line["node"], line["type"], line["reason"]) == ("raw", "EDS", words)
-            assert 'xds_nacks_total{type="EDS"} 1.0' in server.get("/metrics")[1]
-            [page] = json.loads(server.get("/debug/clients")[1])
-            [shown] = page["resources"]["EDS"]
-            assert (shown["name"], shown["status"], shown["refused_because"]) == (name, "refused", words)
-            assert status().config_status == csds_pb2.ERROR
-            assert status().error_state.details == words
-            assert client.held[ClusterLoadAssignment].version == accepted
-            # Nothing new: nothing is sent.
-            sent = 'xds_responses_total{type="EDS"} 2.0'
-            assert sent in server.get("/metrics")[1]
-            objects.write(folder / "other.yaml", objects.service("other"))
-            wait_until("another change", lambda: "other" in server.get("/debug/services")[1])
-            assert sent in server.get("/metrics")[1]
+        client.reason = words
+        change("10.0.9.1")
+        wait_until("a line in the log", lambda: server.warnings("client refuses"))
+        [line] = server.warnings("client refuses")
+        assert (line["node"], line["type"], line["reason"]) == ("raw", "EDS", words)
+        assert 'xds_nacks_total{type="EDS"} 1.0' in server.get("/metrics")[1]
+        [page] = json.loads(server.get("/debug/clients")[1])
+        [shown] = page["resources"]["EDS"]
+        assert (shown["name"], shown["status"], shown["refused_because"]) == (name, "refused", words)
+        assert status().config_status == csds_pb2.ERROR
+        assert status().error_state.details == words
+        assert client.held[ClusterLoadAssignment].version == accepted
+        # Nothing new: nothing is sent.
+        sent = 'xds_responses_total{type="EDS"} 2.0'
+        assert sent in server.get("/metrics")[1]
+        objects.write(folder / "other.yaml", objects.service("other"))
+        wait_until("another change", lambda: "other" in server.get("/debug/services")[1])
+        assert sent in server.get("/metrics")[1]
 
-            client.reason = ""
-            change("10.0.9.2")
-            client.wait_for_another(ClusterLoadAssignment, accepted)
-            wait_until("the next to be accepted", lambda: status().config_status == csds_pb2.SYNCED)
-            assert not status().HasField("error_state")
-            assert "refused_because" not in server.get("/debug/clients")[1]
-            assert len(server.warnings("client refuses")) == 1
+        client.reason = ""
+        change("10.0.9.2")
+        client.wait_for_another(ClusterLoadAssignment, accepted)
+        wait_until("the next to be accepted", lambda: status().config_status == csds_pb2.SYNCED)
+        assert not status().HasField("error_state")
+        assert "refused_because" not in server.get("/debug/clients")[1]
+        assert len(server.warnings("client refuses")) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.protocol.client import CDS, LDS, Client, changes, service
+from xds_server.ads.session import Response
 from xds_server.cache import Cache, key_of
 from xds_server.resources.types import ResourceType
 
@@ -36,10 +37,10 @@ class Stream:
 
     def __init__(self, cache):
         self.client = Client(cache)
-        self.requests = deque()
-        self.responses = deque()
-        self.due = Counter()
-        self.sent = Counter()
+        self.requests: deque[discovery_pb2.DiscoveryRequest] = deque()
+        self.responses: deque[Response] = deque()
+        self.due: Counter[ResourceType] = Counter()
+        self.sent: Counter[ResourceType] = Counter()
 
     def ask(self, kind, names, **fields):
         """Has the client send a request; what it asks for anew is a reason for a response."""

@@ -333,25 +333,8 @@ class Session:
         if kind.is_full_state:
             names.discard(WILDCARD)
 
-        for name in subscription.names - names:
-            self._cache.unsubscribe(self, self._key(kind, name))
-            subscription.owed.discard(name)
-            if wildcard and subscription.wildcard:
-                if spellings.parse_canonical(name):
-                    continue
-                # The client can't know that the wildcard does not stand for it: it is told by a response without it.
-                subscription.owes_all |= name in subscription.sent
-            # The client forgets what it unsubscribes from: when it asks again it needs it again.
-            subscription.forget(name)
-            subscription.pending.discard(name)
-        if subscription.wildcard and not wildcard:
-            self._cache.unsubscribe_all(self, kind)
-            for name in subscription.sent.keys() - names:
-                subscription.forget(name)
-            subscription.pending &= names
-            subscription.owed &= names
-            subscription.owes_all = False
-        elif wildcard and not subscription.wildcard:
+        self._unsubscribe(subscription, names, wildcard=wildcard)
+        if wildcard and not subscription.wildcard:
             self._cache.subscribe_all(self, kind)
             subscription.owes_all = True
         added = names - (subscription.names - subscription.given_up)
@@ -371,6 +354,27 @@ class Session:
         if not self._cache.synced:
             return ()
         return tuple(sorted(name for name in added if self._get(kind, name) is None))
+
+    def _unsubscribe(self, subscription: _Subscription, names: set[str], *, wildcard: bool) -> None:
+        """Drops what the client does not want any more: it forgets that, and needs it again when it asks again."""
+        kind = subscription.type
+        for name in subscription.names - names:
+            self._cache.unsubscribe(self, self._key(kind, name))
+            subscription.owed.discard(name)
+            if wildcard and subscription.wildcard:
+                if spellings.parse_canonical(name):
+                    continue
+                # The client can't know that the wildcard does not stand for it: a response without it says so.
+                subscription.owes_all |= name in subscription.sent
+            subscription.forget(name)
+            subscription.pending.discard(name)
+        if subscription.wildcard and not wildcard:
+            self._cache.unsubscribe_all(self, kind)
+            for name in subscription.sent.keys() - names:
+                subscription.forget(name)
+            subscription.pending &= names
+            subscription.owed &= names
+            subscription.owes_all = False
 
     def _additions(self, subscription: _Subscription) -> Response | None:
         """A response with what is new or different; what is gone stays in it until the removals."""
