@@ -216,6 +216,41 @@ def test_of_a_full_state_type_the_whole_subset_is_sent(cache, client, kind):
     assert client.receive() == [(kind, [API, "new.shop:80", WEB])]
 
 
+def test_when_one_of_a_full_state_type_changes_all_are_sent_at_once(cache, client):
+    client.send(LDS, ["api", "web"])
+    client.receive()
+    before = client.held[LDS].resources
+    cache.publish(changes(service("web", "10.0.0.1", ports=(81,))))
+    assert client.receive() == [(LDS, ["api", "web"])]
+    assert client.held[LDS].resources["api"] == before["api"]
+    assert b"web.shop:81" in client.held[LDS].resources["web"]
+
+
+def test_who_gives_up_some_of_a_full_state_type_is_sent_the_others(cache, client):
+    client.send(LDS, ["api", "web"])
+    client.receive()
+    client.send(LDS, ["web"])
+    cache.publish(changes(service("web", "10.0.0.1", ports=(81,)), service("api", "10.0.0.2", ports=(81,))))
+    assert client.receive() == [(LDS, ["web"])]
+
+
+def test_who_gives_up_some_of_a_partial_type_is_sent_the_others(cache, client):
+    client.send(EDS, [API, WEB])
+    client.receive()
+    client.send(EDS, [WEB])
+    cache.publish(changes(service("web", "10.0.0.8"), service("api", "10.0.0.9")))
+    assert client.receive() == [(EDS, [WEB])]
+
+
+@pytest.mark.parametrize("kind", ResourceType)
+def test_what_is_given_up_before_its_change_is_sent_is_not_sent(cache, client, kind):
+    client.send(kind, [API, WEB])
+    client.receive()
+    cache.publish(changes(service("web", "10.0.0.9", ports=(81,))))
+    client.send(kind, [API])
+    assert client.receive() == []
+
+
 @pytest.mark.parametrize("kind", ResourceType)
 def test_who_has_given_up_everything_is_told_nothing(cache, client, kind):
     client.send(kind, [WEB, API])
@@ -316,6 +351,14 @@ def test_removals_go_last_and_what_names_goes_before_what_is_named(cache, client
         (LDS, [API, "new.shop:80"]),
         (CDS, [API, "new.shop:80"]),
     ]
+
+
+def test_a_listener_that_leads_elsewhere_is_sent_before_what_it_led_to_goes(cache, client):
+    client.send(LDS, ["web"])
+    client.send(CDS, [WEB])
+    client.receive()
+    cache.publish(changes(service("web", "10.0.0.1", ports=(81,))))
+    assert client.receive() == [(LDS, ["web"]), (CDS, [])]
 
 
 @pytest.mark.parametrize("kind", [RDS, EDS])
