@@ -167,11 +167,12 @@ class _Subscription:
 
     def answered(self, nonce: str) -> _Unanswered | None:
         """The response that is answered by the first request with its nonce; what was sent before it is, too."""
-        if all(response.nonce != nonce for response in self.unanswered):
-            return None
-        while (response := self.unanswered.popleft()).nonce != nonce:
-            pass
-        return response
+        for number, response in enumerate(self.unanswered, start=1):
+            if response.nonce == nonce:
+                for _ in range(number):
+                    self.unanswered.popleft()
+                return response
+        return None
 
     def accept(self, response: _Unanswered) -> None:
         """Takes the news that the client takes a response."""
@@ -238,7 +239,7 @@ class Session:
         if kind is None:
             return Outcome(Kind.UNKNOWN_TYPE, None)
         if self._closed:
-            # The stream has been given up; it ends when its client reads again.
+            # The stream has been given up, and is about to end.
             return Outcome(Kind.STALE, kind)
         subscription = self._subscriptions.get(kind)
         if subscription is None:
