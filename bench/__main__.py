@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import fanout, neighbours, reply, running, services, transports
+from bench import clients, fanout, neighbours, reply, running, services, transports, ways, why
 from bench.report import Report
 
 
@@ -14,6 +14,7 @@ class Part:
 
     measure: Callable[[Report], None]
     needs_go: bool = True
+    needs_cluster: bool = False
 
 
 PARTS = {
@@ -22,6 +23,8 @@ PARTS = {
     "neighbours": Part(neighbours.measure),
     "reply": Part(reply.measure),
     "transports": Part(transports.measure),
+    "clients": Part(clients.measure),
+    "why": Part(why.measure, needs_cluster=True),
 }
 
 
@@ -41,6 +44,9 @@ def main() -> None:
             running.say(
                 f"bench: {name} is SKIPPED: it needs Go (https://go.dev/doc/install), in which its load generator is written"
             )
+            continue
+        if part.needs_cluster and (lacking := ways.missing()):
+            running.say(f"bench: {name} is SKIPPED: {lacking}")
             continue
         part.measure(Report(name, quick=arguments.quick, publishing=arguments.publish or not arguments.quick))
 

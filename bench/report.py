@@ -82,6 +82,24 @@ class Report:
             axes.set_yscale("log")
         _finish(figure, name)
 
+    def stack(
+        self, name: str, unit: str, groups: Sequence[str], series: Mapping[str, Sequence[float]]
+    ) -> None:
+        """Draw a bar for each name in `groups`, made of what each series adds, with the sum above it."""
+        if not self.publishing:
+            return
+        figure = _figure()
+        axes = figure.subplots()
+        tops = [0.0] * len(groups)
+        for number, (label, values) in enumerate(series.items()):
+            bars = axes.bar(
+                groups, values, 0.6, bottom=tops, label=label, color=COLOURS[number % len(COLOURS)]
+            )
+            tops = [top + value for top, value in zip(tops, values, strict=True)]
+        axes.bar_label(bars, [_short(top) for top in tops], fontsize=8)
+        axes.set_ylabel(unit)
+        _finish(figure, name)
+
     def lines(
         self,
         name: str,
@@ -97,9 +115,15 @@ class Report:
         axes = figure.subplots()
         for number, (label, points) in enumerate(series.items()):
             across, up = zip(*points, strict=True)
-            axes.plot(across, up, marker="o", markersize=3, label=label, color=COLOURS[number % len(COLOURS)])
+            # Wider below narrower, so that lines in one place are all seen.
+            width = 1.5 + 0.7 * (len(series) - 1 - number)
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(
+                across, up, linewidth=width, marker="o", markersize=width + 1.5, label=label, color=colour
+            )
         if "x" in log:
             axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:.0f}")
         if "y" in log:
             axes.set_yscale("log")
         axes.set_xlabel(axis[0])
@@ -159,7 +183,8 @@ def _finish(figure: Figure, name: str) -> None:
     """Write a chart, the same bytes for the same figures."""
     [axes] = figure.axes
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(frameon=False)
     folder = DOCS / "charts"
     folder.mkdir(exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": name}):

@@ -36,6 +36,12 @@ def build() -> None:
     subprocess.run(["go", "build", "-C", str(ROOT / "bench/go"), "-o", f"{BUILD}/", "./..."], check=True)
 
 
+def build_for_image(name: str, path: Path) -> None:
+    """Build one of them to run in a container."""
+    command = ["go", "build", "-C", str(ROOT / "bench/go"), "-o", str(path), f"./{name}"]
+    subprocess.run(command, check=True, env=os.environ | {"GOOS": "linux", "CGO_ENABLED": "0"})
+
+
 def raise_file_limit() -> str:
     """Allow as many open files as the system lets us; say so if that is too few for the largest runs."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -58,8 +64,13 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """Ask Linux what a process has used; see proc(5)."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2].split()
+    """Ask Linux what a process has used."""
+    return read_usage(Path(f"/proc/{pid}/stat").read_text(encoding="ascii"))
+
+
+def read_usage(stat: str) -> Usage:
+    """Read what a process has used from its /proc/PID/stat; see proc(5)."""
+    fields = stat.rpartition(") ")[2].split()
     ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     return Usage(
         cpu=(int(fields[11]) + int(fields[12])) / ticks,

@@ -1,0 +1,174 @@
+"""What `xds:///` costs a client in Python, beside a channel straight to the same server."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from bench import running as bench
+from bench.report import Report
+from tests.interop.mesh import Mesh
+from tests.local import objects, running
+from tests.local.running import Running
+
+CALLER = Path(__file__).with_name("caller.py")
+SERVICES = 200
+WORKLOADS = {
+    f"{kind}, {under_way} at a time": (kind, under_way)
+    for kind in ("unary", "streaming")
+    for under_way in (1, 16)
+}
+DIRECT, XDS = "direct", "xds:///"
+
+
+@dataclass(frozen=True)
+class Clients:
+    """What clients call, and how.
+
+    Attributes:
+        targets: Of the one server.
+        environment: Of each client.
+        mesh: With as many services as a client will have channels.
+    """
+
+    targets: dict[str, str]
+    environment: dict[str, str]
+    mesh: Mesh
+
+    def run(self, *command: object) -> Any:
+        """Let a client measure."""
+        with self.measured(*command) as found:
+            return found
+
+    @contextlib.contextmanager
+    def measured(self, *command: object) -> Iterator[Any]:
+        """Let a client measure, and look at what there is before it ends.
+
+        Raises:
+            RuntimeError: it has failed.
+        """
+        program = [sys.executable, str(CALLER), *map(str, command)]
+        with subprocess.Popen(
+            program, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as client:
+            line = client.stdout.readline() if client.stdout else ""
+            if not line:
+                raise RuntimeError(f"a client has failed: {' '.join(map(str, command))}")
+            yield json.loads(line)
+
+
+def measure(report: Report) -> None:
+    """Measure replies a second, the first reply, and many channels."""
+    steps = [*WORKLOADS, "first reply", "channels"]
+    with _start() as clients:
+        replies: dict[str, list[list[tuple[float, float]]]] = {}
+        for step in report.steps(steps):
+            if step in WORKLOADS:
+                rounds = 3 if report.quick else 20
+                replies[step] = clients.run(
+                    "throughput", *WORKLOADS[step], rounds, 1, *clients.targets.values()
+                )
+            elif step == "first reply":
+                first = _first(clients, 5 if report.quick else 30)
+            else:
+                channels = _channels(clients)
+        clients.mesh.assert_no_nacks()
+    report.table(
+        "clients",
+        (
+            *("workload", "direct, replies/s", "`xds:///`, replies/s", "ratio"),
+            *("direct, client's CPU a reply, µs", "`xds:///`, µs", "ratio"),
+        ),
+        [(step, *compared(direct, xds)) for step, (direct, xds) in replies.items()],
+    )
+    report.table(
+        "first-reply",
+        ("channel", "new processes", "median, ms", "nine of ten within, ms", "slowest, ms"),
+        [
+            (name, len(found), median(found), quantiles(found, n=10, method="inclusive")[8], max(found))
+            for name, found in first.items()
+        ],
+    )
+    report.table(
+        "channels",
+        (
+            "channels in one process",
+            "threads",
+            "more memory, MiB",
+            "KiB a channel",
+            "streams to `xds-server`",
+        ),
+        channels,
+    )
+    report.bars(
+        "clients",
+        "replies a second",
+        list(replies),
+        {
+            name: [median(rate for rate, _ in found[number]) for found in replies.values()]
+            for number, name in enumerate((DIRECT, XDS))
+        },
+    )
+
+
+def compared(direct: list[tuple[float, float]], xds: list[tuple[float, float]]) -> tuple[float, ...]:
+    """Medians of replies a second and of CPU a reply, each with the median of the rounds' ratios."""
+    found: list[float] = []
+    for first, second in zip(zip(*direct, strict=True), zip(*xds, strict=True), strict=True):
+        ratio = median(b / a for a, b in zip(first, second, strict=True))
+        found += [median(first), median(second), ratio]
+    return tuple(found)
+
+
+def _first(clients: Clients, times: int) -> dict[str, list[float]]:
+    """How long new processes wait for their first reply; direct and xds take turns."""
+    found: dict[str, list[float]] = {DIRECT: [], XDS: []}
+    for _ in range(times):
+        for name, target in clients.targets.items():
+            found[name].append(clients.run("first", target))
+    return found
+
+
+def _channels(clients: Clients) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for name, targets in {
+        "none": [],
+        f"{SERVICES} direct": [clients.targets[DIRECT]] * SERVICES,
+        f"{SERVICES} `xds:///`, one service": [clients.targets[XDS]] * SERVICES,
+        f"{SERVICES} `xds:///`, a service each": [
+            f"xds:///service-{n}.default:50051" for n in range(SERVICES)
+        ],
+    }.items():
+        with clients.measured("channels", *targets) as found:
+            streams = clients.mesh.metric("xds_streams")
+        threads, memory = found["after"]
+        more = memory - found["before"][1]
+        each = more * 1024 / len(targets) if targets else ""
+        rows.append((name, threads, more, each, round(streams)))
+    return rows
+
+
+@contextlib.contextmanager
+def _start() -> Iterator[Clients]:
+    """Run a server, and xds-server beside it."""
+    port = running.free_port()
+    address = f"127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        server = Running(str(bench.BUILD / "echo"), "serve", f"--listen={address}", env=running.environment())
+        stack.enter_context(server).wait_for_line("listening")
+        for number in range(SERVICES):
+            name = f"service-{number}"
+            objects.write(
+                Path(directory) / f"{name}.yaml",
+                objects.service(name),
+                objects.endpoint_slice(name, name, **objects.endpoints("127.0.0.1", port=port)),
+            )
+        mesh = stack.enter_context(Mesh(Path(directory), []))
+        environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=mesh.bootstrap("bench"))
+        yield Clients({DIRECT: address, XDS: "xds:///service-0.default:50051"}, environment, mesh)
