@@ -29,6 +29,8 @@ BUSY = 64
 """Calls under way where it is told what a request costs."""
 CRASHES_EVERY = 5
 """Seconds."""
+CRASHES = 4
+"""Fewer than replicas: the second time the kubelet waits ten seconds before it starts one again."""
 
 Answers = dict[str, Any]
 """What `echo call` reports."""
@@ -97,7 +99,7 @@ def measure(report: Report) -> None:
             name = f"round {number}, limited, {way.name}"
             steps[name] = partial(load, way=way, concurrency=AT_LIMIT, into=limited[way])
     steps["don't limit them"] = partial(limit, cpu=None)
-    steps["crashes"] = partial(crash, seconds=12 if report.quick else 32, into=crashes)
+    steps["crashes"] = partial(crash, seconds=(CRASHES + 1) * CRASHES_EVERY - 1, into=crashes)
     steps["a rolling restart"] = partial(restart_all, seconds=60, into=restart)
     steps["scaling"] = partial(scale, seconds=30 if report.quick else 75, into=scaling)
     with ways.cluster() as cluster:
@@ -107,7 +109,9 @@ def measure(report: Report) -> None:
     tell_load(report, loads)
     tell_limited(report, limited)
     tell_scaling(report, scaling)
-    tell_losses(report, {f"a replica crashes every {CRASHES_EVERY} s": crashes, "a rolling restart": restart})
+    tell_losses(
+        report, {f"a crash every {CRASHES_EVERY} s, {CRASHES} times": crashes, "a rolling restart": restart}
+    )
 
 
 def load(cluster: Cluster, way: Way, concurrency: int, into: Load) -> None:
