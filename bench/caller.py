@@ -22,6 +22,8 @@ from google.protobuf.wrappers_pb2 import BytesValue
 
 MESSAGE = BytesValue(value=b"x" * 100)
 TIMEOUT = 10.0
+OPTIONS = [("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}))]
+"""Round robin, which `xds:///` does anyhow, so that nothing differs but how a channel knows of it."""
 
 Once = Callable[[], Awaitable[Any]]
 """Sends a message and waits for the reply."""
@@ -29,7 +31,7 @@ Once = Callable[[], Awaitable[Any]]
 
 async def throughput(kind: str, under_way: str, rounds: str, seconds: str, *targets: str) -> None:
     """For each target the rounds' replies a second and microseconds of CPU a reply; the targets take turns."""
-    channels = [grpc.aio.insecure_channel(target) for target in targets]
+    channels = [grpc.aio.insecure_channel(target, options=OPTIONS) for target in targets]
     callers = [await _callers(kind, channel, int(under_way)) for channel in channels]
     for each in callers:
         await _round(each, 1.0)  # to warm up, not counted
@@ -46,7 +48,7 @@ async def throughput(kind: str, under_way: str, rounds: str, seconds: str, *targ
 async def first(target: str) -> None:
     """Milliseconds from making a channel to the first reply."""
     began = time.perf_counter()
-    async with grpc.aio.insecure_channel(target) as channel:
+    async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
         await _call(channel)(MESSAGE, timeout=TIMEOUT)
         _tell((time.perf_counter() - began) * 1000)
 
@@ -57,7 +59,7 @@ async def channels(*targets: str) -> None:
     It keeps them until its stdin ends, so that others can look as well.
     """
     before = _size()
-    found = [grpc.aio.insecure_channel(target) for target in targets]
+    found = [grpc.aio.insecure_channel(target, options=OPTIONS) for target in targets]
     for channel in found:
         await _call(channel)(MESSAGE, timeout=TIMEOUT)
     _tell({"before": before, "after": _size()})

@@ -19,6 +19,8 @@ from tests.local.running import Running
 
 CALLER = Path(__file__).with_name("caller.py")
 SERVICES = 200
+ROUND = 0.25
+"""Seconds: short, so that whatever else the machine does concerns neighbouring rounds alike."""
 WORKLOADS = {
     f"{kind}, {under_way} at a time": (kind, under_way)
     for kind in ("unary", "streaming")
@@ -70,9 +72,9 @@ def measure(report: Report) -> None:
         replies: dict[str, list[list[tuple[float, float]]]] = {}
         for step in report.steps(steps):
             if step in WORKLOADS:
-                rounds = 3 if report.quick else 20
+                rounds = 16 if report.quick else 100
                 replies[step] = clients.run(
-                    "throughput", *WORKLOADS[step], rounds, 1, *clients.targets.values()
+                    "throughput", *WORKLOADS[step], rounds, ROUND, *clients.targets.values()
                 )
             elif step == "first reply":
                 first = _first(clients, 5 if report.quick else 30)
