@@ -20,7 +20,8 @@ class ApiStub:
 
     Attributes:
         fault: What every request gets instead of an answer: None, a status, "hang", "close" or "garbage".
-        watch_fault: The same for watches alone; also "end" (at once, politely) and "expired" (an ERROR event, 410).
+        watch_fault: The same for watches alone; also "end" (at once, politely), "expired" (an ERROR event, 410)
+            and "silence" (begun, and never a word).
         requests: (time, path with query) of each request.
     """
 
@@ -151,7 +152,7 @@ class ApiStub:
             if self.fault is not None:
                 self._fail(handler, self.fault)
             elif query.get("watch") == "true":
-                if self.watch_fault not in (None, "end", "expired"):
+                if self.watch_fault not in (None, "end", "expired", "silence"):
                     self._fail(handler, self.watch_fault)
                 else:
                     self._watch(handler, kind, query)
@@ -196,6 +197,8 @@ class ApiStub:
         if self.watch_fault == "expired":
             status = {"kind": "Status", "code": 410, "message": "too old resource version"}
             self._chunk(handler, json.dumps({"type": "ERROR", "object": status}).encode())
+        if self.watch_fault == "silence":
+            self._released.wait(30)
         if self.watch_fault is None:
             self._events(handler, kind, query)
         self._chunk(handler, None)

@@ -27,7 +27,7 @@ def short_deadlines(monkeypatch):
     monkeypatch.setattr(backoff.Backoff, "FIRST", 0.2)
     monkeypatch.setattr(backoff.Backoff, "LAST", 0.4)
     monkeypatch.setattr(reflector, "WATCH_GRACE", 0.3)
-    monkeypatch.setattr(reflector, "LIST_READ_TIMEOUT", 0.5)
+    monkeypatch.setattr("xds_server.discovery.api.ANSWER_TIMEOUT", 0.5)
     monkeypatch.setattr(reflector, "HEALTHY_SECONDS", 0.1)
 
 

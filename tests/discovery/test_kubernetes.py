@@ -128,12 +128,31 @@ async def test_a_server_that_is_not_there_yet(api, discover):
         assert found.source.age() < 5
 
 
-async def test_a_watch_that_falls_silent_is_given_up(api, discover):
-    # The stub ends it after a minute; the reflector asked for one second and waits little longer.
-    async with discover(poll_interval=1) as found:
+async def test_a_watch_that_is_not_answered_is_given_up(api, discover):
+    async with discover() as found:
         await found.until_known(ONE)
         api.watch_fault = "hang"
         api.end_watches()
+        api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"), silently=True)
+        await found.until(lambda: api.count("watch=true") >= 6, "begun again and again")
+        api.watch_fault = None
+        await found.until_known(TWO)
+
+
+async def test_a_watch_may_be_silent_for_longer_than_an_answer(api, discover):
+    async with discover() as found:
+        await found.until(lambda: api.watchers("EndpointSlice") == 1, "watched")
+        await found.always(lambda: api.count("endpointslices") == 2, 1.5)
+        api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"))
+        await found.until_known(TWO)
+
+
+async def test_a_watch_that_falls_silent_for_good_is_given_up(api, discover):
+    async with discover(poll_interval=1) as found:
+        await found.until(lambda: api.watchers("EndpointSlice") == 1, "watched")
+        api.watch_fault = "silence"
+        api.end_watches()
+        await found.until(lambda: api.count("watch=true") >= 3, "begun again")
         api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"), silently=True)
         await found.until_known(TWO)
 

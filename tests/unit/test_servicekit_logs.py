@@ -25,6 +25,19 @@ for number in range(100):
 sys.stderr.write("alive")
 """
 
+UNREAD = """
+import sys
+import structlog
+from servicekit import logs
+
+logs.configure("json", "INFO")
+log = structlog.get_logger()
+for number in range(10_000):
+    log.info("more than a pipe holds", number=number)
+print("alive", file=sys.stderr, flush=True)
+log.info(sys.stdin.readline())
+"""
+
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
@@ -117,6 +130,27 @@ def test_a_reader_that_went_away_does_not_stop_the_program() -> None:
     finally:
         os.close(writer)
     assert (result.returncode, result.stderr) == (0, b"alive")
+
+
+def test_a_reader_that_does_not_read_does_not_stop_the_program_and_hears_of_it_later() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", UNREAD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+    ) as program:
+        assert program.stdin
+        assert program.stdout
+        assert program.stderr
+        assert program.stderr.readline() == b"alive\n"
+        os.set_blocking(program.stdout.fileno(), False)
+        while program.stdout.read(1 << 20):
+            pass
+        os.set_blocking(program.stdout.fileno(), True)
+        program.stdin.write(b"the reader reads again\n")
+        assert b"the reader reads again" in program.stdout.read()
+        assert program.wait() == 0
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")  # noqa: PTH110

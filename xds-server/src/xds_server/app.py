@@ -30,8 +30,8 @@ THREADS = 64
 """For what is served beside ADS, which needs none: health, reflection, CSDS."""
 STOP_GRACE = 1.0
 """Seconds that calls have to end after the streams were told to go."""
-AGE_GRACE = 5.0
-"""Seconds that a stream may go on after its connection has reached its age."""
+AGE_GRACE = 1.0
+"""Seconds that calls may go on after their connection has reached its age: a stream does, all others are short."""
 
 
 async def serve(settings: Settings, stop: Stop) -> None:

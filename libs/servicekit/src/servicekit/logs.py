@@ -7,12 +7,15 @@ It must not know what is logged.
 
 import logging
 import os
+import select
 import sys
 from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+PATIENCE = 1.0
+"""Seconds that a line waits for a reader who does not read; the lines after it are dropped until he reads again."""
 CHATTY = ("aiohttp", "asyncio", "grpc", "urllib3", "watchfiles")
 """Libraries that tell each of their steps; only their warnings are of interest to who runs a service."""
 
@@ -65,9 +68,14 @@ def configure(log_format: Literal["auto", "text", "json"], log_level: str) -> No
 class _Handler(logging.Handler):
     """Writes lines to stdout and drops those that cannot be written.
 
-    A reader that went away (EPIPE) or a full disk (ENOSPC) must not stop a service, and there is nowhere
-    left to report it. Nothing is buffered: Python would exit with code 120 when the last flush fails.
+    A reader that went away (EPIPE) or does not read (a full pipe), or a full disk (ENOSPC), must not stop a
+    service, and there is nowhere left to report it. Nothing is buffered: Python would exit with code 120 when
+    the last flush fails.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stuck = False
 
     def emit(self, record: logging.LogRecord) -> None:
         stdout = _stdout()
@@ -75,10 +83,16 @@ class _Handler(logging.Handler):
             return
         rest = (self.format(record) + "\n").encode(errors="backslashreplace")
         try:
-            while rest:
-                rest = rest[os.write(stdout.fileno(), rest) :]
+            while rest and self._takes_more(stdout):
+                # So much a pipe takes without waiting, once it takes something.
+                rest = rest[os.write(stdout.fileno(), rest[: select.PIPE_BUF]) :]
         except OSError:
             return
+
+    def _takes_more(self, stdout: TextIO) -> bool:
+        _, ready, _ = select.select([], [stdout], [], 0 if self._stuck else PATIENCE)
+        self._stuck = not ready
+        return not self._stuck
 
 
 def _stdout() -> TextIO | None:

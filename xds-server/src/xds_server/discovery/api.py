@@ -17,6 +17,8 @@ from xds_server.errors import ApiError, ExpiredError, MalformedObjectError
 
 CONNECT_TIMEOUT = 3.0
 """Seconds to connect to the API server."""
+ANSWER_TIMEOUT = 10.0
+"""Seconds that it may think before it answers, and be silent for in the midst of an answer; a watch begins at once."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """Of one watch event; the API server stores no object larger than a tenth of that."""
 _GONE = 410
@@ -47,18 +49,17 @@ class Api:
         self.host: str = settings.host
         self._client = client.ApiClient(settings)
 
-    def get(self, path: str, query: Mapping[str, str], *, read_timeout: float) -> bytes:
+    def get(self, path: str, query: Mapping[str, str]) -> bytes:
         """GETs a whole body.
 
         Args:
             path: From the root of the API, such as ``/api/v1/services``.
             query: Its parameters.
-            read_timeout: Seconds that the server may be silent for.
 
         Raises:
             ApiError: There was no answer, or not a good one; ExpiredError if it was 410.
         """
-        response = self._open(path, query, read_timeout)
+        response = self._open(path, query)
         try:
             return bytes(response.read())
         except urllib3.exceptions.HTTPError as error:
@@ -66,15 +67,16 @@ class Api:
         finally:
             response.release_conn()
 
-    def lines(self, path: str, query: Mapping[str, str], *, read_timeout: float) -> Iterator[bytes]:
+    def lines(self, path: str, query: Mapping[str, str], *, silence: float) -> Iterator[bytes]:
         """GETs a body that the server goes on writing, line by line as they come; ends when the server ends it.
 
         Raises:
-            ApiError: As for get, or nothing came for read_timeout seconds.
+            ApiError: As for get, or no more came for `silence` seconds.
         """
-        response = self._open(path, query, read_timeout)
+        response = self._open(path, query)
         buffer = bytearray()
         try:
+            _allow_silence(response, silence)
             while chunk := response.read1(65536):
                 buffer += chunk
                 *complete, rest = bytes(buffer).split(b"\n") if b"\n" in chunk else [bytes(buffer)]
@@ -89,13 +91,13 @@ class Api:
             # Not back into the pool: a watch that was left half-way has bytes to come.
             response.close()
 
-    def _open(self, path: str, query: Mapping[str, str], read_timeout: float) -> urllib3.HTTPResponse:
+    def _open(self, path: str, query: Mapping[str, str]) -> urllib3.HTTPResponse:
         try:
             # Reads the service account's token again when it is due, hence may fail as a file can.
             request = self._client.param_serialize(
                 "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
             )
-            answer = self._client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, read_timeout))
+            answer = self._client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, ANSWER_TIMEOUT))
         except (urllib3.exceptions.HTTPError, client.ApiException, config.ConfigException, OSError) as error:
             raise ApiError(_explain(error)) from error
         response: urllib3.HTTPResponse = answer.response
@@ -105,6 +107,13 @@ class Api:
             raise _refusal(response)
         finally:
             response.close()
+
+
+def _allow_silence(response: urllib3.HTTPResponse, seconds: float) -> None:
+    """Sets how long the server may be silent from now on: urllib3 has one deadline for the head and the body."""
+    connection = response.connection
+    if connection is not None and connection.sock is not None:
+        connection.sock.settimeout(seconds)
 
 
 def _refusal(response: urllib3.HTTPResponse) -> ApiError:

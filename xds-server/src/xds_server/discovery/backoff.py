@@ -6,11 +6,12 @@ import random
 class Backoff:
     """Exponential, with jitter, so that many servers do not come back at the same moment.
 
-    A failing list and a failing watch, one after the other, stay below two requests a second from the first.
+    A failing list and a failing watch, one after the other, stay below two requests a second from the first. The
+    last is short: together with the deadline of a request it is how long recovery may take.
     """
 
     FIRST = 2.0
-    LAST = 10.0
+    LAST = 5.0
 
     def __init__(self) -> None:
         self._ceiling = self.FIRST

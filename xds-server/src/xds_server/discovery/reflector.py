@@ -23,8 +23,6 @@ from xds_server.errors import ApiError, ExpiredError, MalformedObjectError
 log = structlog.get_logger()
 
 PAGE_SIZE = 500
-LIST_READ_TIMEOUT = 30.0
-"""Seconds of silence that end a LIST."""
 WATCH_SECONDS = 270
 """The longest that one watch is asked for; the API server's own limit is 5 to 10 minutes."""
 WATCH_GRACE = 10.0
@@ -132,7 +130,7 @@ class Reflector:
         query = {"limit": str(PAGE_SIZE)}
         while True:
             try:
-                body = self.api.get(self.path, query, read_timeout=LIST_READ_TIMEOUT)
+                body = self.api.get(self.path, query)
             except ExpiredError as error:
                 if "continue" in query:
                     raise
@@ -158,7 +156,7 @@ class Reflector:
             "resourceVersion": version,
             "timeoutSeconds": str(seconds),
         }
-        for line in self.api.lines(self.path, query, read_timeout=min(SILENCE, seconds + WATCH_GRACE)):
+        for line in self.api.lines(self.path, query, silence=min(SILENCE, seconds + WATCH_GRACE)):
             event = objects.decode(line, objects.WatchEvent)
             metrics.events.labels(self.kind.__name__, event.type if event.type in _EVENTS else "other").inc()
             if event.type == "ERROR":
