@@ -53,7 +53,7 @@ class Caller:
     def report(self) -> None:
         failures, self._failures = self._failures, []
         counts = {"sent": self._sent, "done": self._done, "hosts": self._hosts, "failures": failures}
-        print(json.dumps(counts), flush=True)  # noqa: T201
+        print(json.dumps(counts), flush=True)
 
     async def _call(self) -> None:
         self._sent += 1

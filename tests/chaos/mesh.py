@@ -2,40 +2,70 @@
 
 import json
 import signal
+import subprocess
 import threading
 import time
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.chaos.load import Load
 from tests.discovery.api_stub import ApiStub, endpoint_slice, service
 from tests.local import running
 from tests.local.running import Running
+from tests.local.waiting import wait_until
 from tests.local.xds_server import XdsServer
 
-SERVICE = "hello-server"
 NAMESPACE = "default"
-TARGET = f"xds:///{SERVICE}.{NAMESPACE}:50051"
+NAME = f"hello-server.{NAMESPACE}:50051"
+TARGET = f"xds:///{NAME}"
+HOWDY_TARGET = f"xds:///howdy-server.{NAMESPACE}:50051"
 
-DRAIN_DELAY = 5.0
-"""As in the manifests."""
 GRACE = 30.0
 """terminationGracePeriodSeconds of the manifests."""
 LATE = 1.0
 """Seconds from a pod's SIGTERM to the endpoint that says so: Kubernetes does both at once, in no order."""
 
 
-class Pod(Running):
-    """A hello-server, and its part of the EndpointSlices."""
+@dataclass
+class Machine:
+    """What the programs find that start from now on.
 
-    def __init__(self, name: str) -> None:
+    Attributes:
+        log: Where they write: a file descriptor, or a pipe of each of them.
+        environment: Variables besides their settings.
+    """
+
+    log: int = subprocess.PIPE
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Pod(Running):
+    """A greeter's server, with its own defaults, and its part of the EndpointSlices."""
+
+    def __init__(self, service: str, name: str, machine: Machine) -> None:
+        self.service = service
         self.name = name
         self.port = running.free_port()
         settings = {"PORT": str(self.port), "HOSTNAME": name, "POD_IP": "127.0.0.1", "LOG_FORMAT": "json"}
-        super().__init__(
-            SERVICE, env=running.environment(DRAIN_DELAY=str(DRAIN_DELAY), GRPC_VERBOSITY="NONE", **settings)
-        )
+        environment = running.environment(GRPC_VERBOSITY="NONE", **settings, **machine.environment)
+        super().__init__(service, env=environment, log=machine.log)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def wait_until_healthy(self) -> None:
+        """Wait as the kubelet does for a pod with a readiness probe of gRPC health."""
+        with grpc.insecure_channel(self.address) as channel:
+            check = partial(HealthStub(channel).Check, HealthCheckRequest(), wait_for_ready=True)
+            wait_until(f"{self.name} to be healthy", lambda: self._ended() or check(timeout=60).status == 1)
 
     def endpoint_slice(self, *, ready: bool) -> dict[str, Any]:
         """Make the slice of a pod that is ready, or of one that terminates and serves still.
@@ -45,7 +75,7 @@ class Pod(Running):
         conditions = {"ready": ready, "serving": True, "terminating": not ready}
         written: dict[str, Any] = endpoint_slice(
             name=self.name,
-            owner=SERVICE,
+            owner=self.service,
             namespace=NAMESPACE,
             endpoints=[{"addresses": ["127.0.0.1"], "conditions": conditions}],
             ports=[{"name": "grpc", "port": self.port, "protocol": "TCP"}],
@@ -54,11 +84,15 @@ class Pod(Running):
 
 
 class Deployment:
-    """Replicas of hello-server, scaled, restarted and deleted as Kubernetes does it."""
+    """Replicas of a greeter's server, scaled, restarted and deleted as Kubernetes does it. Its Service is made too."""
 
-    def __init__(self, api: ApiStub) -> None:
+    def __init__(self, api: ApiStub, machine: Machine, service_name: str) -> None:
         self.pods: list[Pod] = []
+        self._machine = machine
+        self._service = service_name
         self._api = api
+        ports = [{"name": "grpc", "port": 50051, "protocol": "TCP", "appProtocol": "grpc"}]
+        api.apply(service(service_name, namespace=NAMESPACE, ports=ports))
         self._made = 0
         self._leaving: list[threading.Thread] = []
         self._ends: list[tuple[str, int, float]] = []
@@ -102,17 +136,21 @@ class Deployment:
         assert [end for end in self._ends if end[1] != 0 or end[2] > GRACE] == []
 
     def close(self) -> None:
-        self.scale(0)
+        """End all pods; without their drain delay, as nobody calls any more."""
+        for pod in self.pods:
+            with pod:
+                pod.send(signal.SIGINT)
+                assert pod.wait() == 0
         self.wait_until_gone()
 
     def _start(self) -> Pod:
         self._made += 1
-        pod = Pod(f"{SERVICE}-{self._made}")
+        pod = Pod(self._service, f"{self._service}-{self._made}", self._machine)
         self.pods.append(pod)
         return pod
 
     def _make_ready(self, pod: Pod) -> None:
-        pod.wait_for_line('"serving"')
+        pod.wait_until_healthy()
         self._api.apply(pod.endpoint_slice(ready=True))
 
     def _end(self, pod: Pod) -> None:
@@ -127,18 +165,13 @@ class Deployment:
 
 
 class Mesh:
-    """The API server's stand-in, a Deployment, and an xds-server that can be killed and started again."""
+    """The API server's stand-in, two Deployments, and an xds-server that can be killed and started again."""
 
     def __init__(self, directory: Path) -> None:
         self.api = ApiStub()
-        self.api.apply(
-            service(
-                SERVICE,
-                namespace=NAMESPACE,
-                ports=[{"name": "grpc", "port": 50051, "protocol": "TCP", "appProtocol": "grpc"}],
-            )
-        )
-        self.hello = Deployment(self.api)
+        self.machine = Machine()
+        self.hello = Deployment(self.api, self.machine, "hello-server")
+        self.howdy = Deployment(self.api, self.machine, "howdy-server")
         self._kubeconfig = self.api.kubeconfig(directory / "kubeconfig", token="secret")
         self._servers: list[XdsServer] = []
 
@@ -151,12 +184,14 @@ class Mesh:
         for server in self._servers:
             server.__exit__(kind, error, trace)
         self.hello.close()
+        self.howdy.close()
         self.api.fault = self.api.watch_fault = None
         self.api.stop()
 
     def start_xds_server(self, **settings: str) -> XdsServer:
         """Start an xds-server (`LISTEN`: where an earlier one was) and wait until it is ready."""
-        server = XdsServer(None, KUBECONFIG=str(self._kubeconfig), GRPC_VERBOSITY="NONE", **settings)
+        settings = self.machine.environment | {"KUBECONFIG": str(self._kubeconfig)} | settings
+        server = XdsServer(None, self.machine.log, GRPC_VERBOSITY="NONE", **settings)
         self._servers.append(server)
         server.wait_until_ready()
         return server
@@ -165,9 +200,9 @@ class Mesh:
         """Start an xds-server where one was that has ended."""
         return self.start_xds_server(LISTEN=server.address, ADMIN_LISTEN=server.admin)
 
-    def load(self, *xds_servers: str) -> Load:
+    def load(self, *xds_servers: str, target: str = TARGET) -> Load:
         """Clients of these xDS servers, the first before the others."""
-        return Load(bootstrap(*xds_servers), TARGET)
+        return Load(bootstrap(*xds_servers), target)
 
 
 def bootstrap(*addresses: str) -> str:

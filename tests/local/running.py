@@ -36,15 +36,18 @@ def free_port() -> int:
 
 
 class Running:
-    """A program in a session of its own, whose stdout and stderr are read line by line."""
+    """A program in a session of its own, whose stdout and stderr are read line by line.
 
-    def __init__(self, *command: str, env: Mapping[str, str]) -> None:
+    Unless they go elsewhere: `log` is the file descriptor for both.
+    """
+
+    def __init__(self, *command: str, env: Mapping[str, str], log: int = subprocess.PIPE) -> None:
         self._lines: list[str] = []
         self._process = subprocess.Popen(
             [BIN / command[0], *command[1:]],
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
             errors="backslashreplace",
@@ -95,8 +98,8 @@ class Running:
         """Wait until it has ended and all that it wrote is read; return the exit code."""
         code = self._process.wait(seconds)
         self._reader.join(seconds)
-        assert self._process.stdout
-        self._process.stdout.close()
+        if self._process.stdout:
+            self._process.stdout.close()
         return code
 
     def wait_for_line(self, *parts: str) -> str:
@@ -112,8 +115,7 @@ class Running:
         return []
 
     def _read(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
+        for line in self._process.stdout or ():
             self._take(line.rstrip("\n"))
 
     def _take(self, line: str) -> None:

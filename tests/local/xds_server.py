@@ -1,5 +1,6 @@
 """A real xds-server that finds its services in a folder."""
 
+import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,12 +14,14 @@ from tests.local.waiting import wait_until
 class XdsServer(Running):
     """A running xds-server."""
 
-    def __init__(self, directory: Path | None = None, **settings: str) -> None:
+    def __init__(self, directory: Path | None = None, log: int = subprocess.PIPE, **settings: str) -> None:
         self.address = settings.get("LISTEN") or f"127.0.0.1:{running.free_port()}"
         self.admin = settings.get("ADMIN_LISTEN") or f"127.0.0.1:{running.free_port()}"
         source = {"DISCOVERY": "files", "DISCOVERY_DIR": str(directory)} if directory else {}
         common = {"LISTEN": self.address, "ADMIN_LISTEN": self.admin, "LOG_FORMAT": "json"}
-        super().__init__("xds-server", "serve", env=running.environment(**(common | source | settings)))
+        super().__init__(
+            "xds-server", "serve", env=running.environment(**(common | source | settings)), log=log
+        )
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and text of an admin page; status 0 if nobody answers."""

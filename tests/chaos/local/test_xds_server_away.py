@@ -1,13 +1,11 @@
-"""xds-server is killed and started again, replaced, or away for minutes: clients go on with what they know."""
+"""xds-server is killed and started again, or away for minutes: clients go on with what they know."""
 
-import signal
 import time
 
 import pytest
 
 from tests.chaos.load import Client
 from tests.chaos.mesh import TARGET, Mesh, bootstrap, kill
-from tests.local.running import free_port
 from tests.local.waiting import wait_until
 
 RECOVERED = "xds-server ready → each client answered by the pod that is new since"
@@ -58,27 +56,3 @@ def test_clients_that_start_meanwhile_fail_clearly_and_heal(mesh: Mesh, scenario
             assert [failure for failure in newcomer.failures if failure["time"] > first] == []
         told.recovered(first - ready, "xds-server ready → first reply to the new client")
         told.note("until then its own calls fail, UNAVAILABLE with the server's address, and are not counted")
-
-
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_a_rolling_update(mesh: Mesh, scenario, replicas: int) -> None:
-    """A new one is ready before an old one stops: maxSurge 1, maxUnavailable 0."""
-    mesh.hello.scale(2)
-    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2 * replicas)]
-    servers = [mesh.start_xds_server(LISTEN=address) for address in addresses[:replicas]]
-    with (
-        mesh.load(f"ipv4:{','.join(addresses)}") as load,
-        scenario(f"rolling update of {replicas} xds-server{'s' * (replicas - 1)}", load) as told,
-    ):
-        load.wait_for(mesh.hello.names)
-        for old, address in zip(servers, addresses[replicas:], strict=True):
-            told.now("a new xds-server starts, an old one stops")
-            mesh.start_xds_server(LISTEN=address)
-            old.send(signal.SIGTERM)
-            stopping = time.monotonic()
-            mesh.hello.scale(len(mesh.hello.pods) + 1)
-            told.recovered(
-                load.wait_for(mesh.hello.names) - stopping,
-                "the old xds-server told to stop → each client answered by a pod that is new since",
-            )
-            assert old.wait() == 0
