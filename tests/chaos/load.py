@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from tests.local import running
 from tests.local.running import Running
-from tests.local.waiting import wait_until
+from tests.local.waiting import DEADLINE, wait_until
 
 CALLER = Path(__file__).with_name("caller.py")
 CLIENTS = 4
@@ -95,12 +95,13 @@ class Load:
         """Each call that failed until now."""
         return [failure for client in self._clients for failure in client.failures]
 
-    def wait_for(self, hosts: Iterable[str]) -> float:
+    def wait_for(self, hosts: Iterable[str], deadline: float = DEADLINE) -> float:
         """Wait until every client was answered by each of these hosts; return when the last one was."""
         wanted = set(hosts)
         wait_until(
             f"every client to be answered by {sorted(wanted)}",
             lambda: all(wanted <= client.hosts.keys() for client in self._running()),
+            deadline,
         )
         return max(client.hosts[host][0] for client in self._running() for host in wanted)
 

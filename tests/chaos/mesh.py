@@ -1,6 +1,7 @@
 """A small mesh on this machine: xds-servers and hello-servers as processes, and objects as Kubernetes writes them."""
 
 import json
+import random
 import signal
 import subprocess
 import threading
@@ -25,6 +26,7 @@ from tests.local.xds_server import XdsServer
 NAMESPACE = "default"
 NAME = f"hello-server.{NAMESPACE}:50051"
 TARGET = f"xds:///{NAME}"
+BIG = f"big.{NAMESPACE}:80"
 HOWDY_TARGET = f"xds:///howdy-server.{NAMESPACE}:50051"
 
 GRACE = 30.0
@@ -169,6 +171,7 @@ class Mesh:
 
     def __init__(self, directory: Path) -> None:
         self.api = ApiStub()
+        self.api.apply(service("big", namespace=NAMESPACE))
         self.machine = Machine()
         self.hello = Deployment(self.api, self.machine, "hello-server")
         self.howdy = Deployment(self.api, self.machine, "howdy-server")
@@ -200,6 +203,18 @@ class Mesh:
         """Start an xds-server where one was that has ended."""
         return self.start_xds_server(LISTEN=server.address, ADMIN_LISTEN=server.admin)
 
+    def start_client(self, program: str, xds_bootstrap: str, target: str) -> Running:
+        """Start a greeter's client that calls often."""
+        settings = {"TARGET": target, "INTERVAL": "0.02", "GRPC_XDS_BOOTSTRAP_CONFIG": xds_bootstrap}
+        environment = running.environment(**settings, **self.machine.environment)
+        return Running(program, env=environment, log=self.machine.log)
+
+    def change_big_service(self, chance: random.Random) -> None:
+        """Make a change to a service with so many endpoints that a response about it fills every buffer."""
+        pods = [f"10.1.{high}.{low}" for high in range(8) for low in range(1, 251)]
+        one = endpoint_slice(*chance.sample(pods, 1_900), name="big-1", owner="big", namespace=NAMESPACE)
+        self.api.apply(one)
+
     def load(self, *xds_servers: str, target: str = TARGET) -> Load:
         """Clients of these xDS servers, the first before the others."""
         return Load(bootstrap(*xds_servers), target)
@@ -222,8 +237,17 @@ def kill(server: XdsServer) -> None:
     assert server.wait() == -signal.SIGKILL
 
 
+def metric(server: XdsServer, name: str) -> float:
+    """Read a metric of a server: the sum over its labels."""
+    _, text = server.get("/metrics")
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.split("{")[0].split()[0] == name)
+
+
 def age(server: XdsServer) -> float:
     """Tell how old the state of a server is, as its metrics say."""
-    _, text = server.get("/metrics")
-    [line] = [line for line in text.splitlines() if line.startswith("discovery_age_seconds ")]
-    return float(line.split()[1])
+    return metric(server, "discovery_age_seconds")
+
+
+def streams(server: XdsServer) -> int:
+    """Tell how many clients a server has."""
+    return round(metric(server, "xds_streams"))

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +64,12 @@ class AdsClient:
             f"{names} as {kind.DESCRIPTOR.name}", lambda: set(names) <= self._held(kind).resources.keys()
         )
         return self._held(kind)
+
+    def ask_for_many(self, kind: type[Any], one: str, others: Sequence[str]) -> None:
+        """Subscribe to many resources of which one exists, and wait until that is there."""
+        self._names[kind] = [*others, one]
+        self._send(kind)
+        wait_until(f"{one} as {kind.DESCRIPTOR.name}", lambda: one in self._held(kind).resources)
 
     def walk(self, *targets: str) -> None:
         """Ask for all that a gRPC client would ask for to call these targets."""

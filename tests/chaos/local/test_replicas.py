@@ -1,16 +1,14 @@
 """Several xds-servers: they say the same to the byte, and clients go from one to another and never notice."""
 
-import json
 import signal
 import time
-from typing import Any
 
 import pytest
 
 from tests.chaos.cluster_ip import ClusterIp
 from tests.chaos.crowd import Crowd
 from tests.chaos.load import CLIENTS
-from tests.chaos.mesh import LATE, NAME, Mesh, kill
+from tests.chaos.mesh import LATE, NAME, Mesh, kill, streams
 from tests.local.ads import AdsClient
 from tests.local.waiting import wait_until
 from tests.local.xds_server import XdsServer
@@ -174,9 +172,3 @@ def wait_until_known(server: XdsServer, endpoints: list[str]) -> None:
     with AdsClient(server.address) as client:
         client.walk(NAME)
         wait_until(f"{endpoints} to be known", lambda: client.addresses(NAME) == endpoints)
-
-
-def streams(server: XdsServer) -> int:
-    """Tell how many clients a server has."""
-    clients: list[Any] = json.loads(server.get("/debug/clients")[1])
-    return len(clients)

@@ -10,8 +10,14 @@ from tests.local.waiting import wait_until
 
 RECOVERED = "xds-server ready → each client answered by the pod that is new since"
 
+BACKOFF = 120 * 1.2 + 20
+"""Seconds in which every client has tried again: gRPC's longest backoff with its jitter, and time to connect.
 
-@pytest.mark.parametrize("seconds", [pytest.param(3, marks=pytest.mark.short), 90])
+https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md
+"""
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(3, marks=pytest.mark.short), 150])
 def test_killed_and_started_again(mesh: Mesh, scenario, seconds: int) -> None:
     mesh.hello.scale(2)
     server = mesh.start_xds_server()
@@ -30,7 +36,7 @@ def test_killed_and_started_again(mesh: Mesh, scenario, seconds: int) -> None:
         told.now("xds-server starts again")
         mesh.start_again(server)
         ready = time.monotonic()
-        told.recovered(load.wait_for(mesh.hello.names) - ready, RECOVERED)
+        told.recovered(load.wait_for(mesh.hello.names, BACKOFF) - ready, RECOVERED)
         mesh.hello.wait_until_gone()
 
 

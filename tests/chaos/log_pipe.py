@@ -1,0 +1,55 @@
+"""A pipe that programs write their log into, whose reader can go away or stop reading."""
+
+import contextlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class LogPipe:
+    """A named pipe, so that a reader can come back.
+
+    Attributes:
+        writer: The end for programs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        os.mkfifo(path)
+        self._read = b""
+        self._reader: int | None = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self.writer = os.open(path, os.O_WRONLY)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.go_away()
+        os.close(self.writer)
+
+    def go_away(self) -> None:
+        """Close the reader's end: who writes gets EPIPE."""
+        if self._reader is not None:
+            os.close(self._reader)
+            self._reader = None
+
+    def stop_reading(self) -> None:
+        """Fill the pipe, of which nobody reads: who writes has to wait."""
+        # Open it again, as the programs share the writer's end, and with that whether it waits.
+        stuffing = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(stuffing, b"\n")
+        os.close(stuffing)
+
+    def lines(self) -> list[str]:
+        """Read on, from a new end if need be; return all lines so far."""
+        if self._reader is None:
+            self._reader = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self._reader, 1 << 20):
+                self._read += more
+        return self._read.decode().splitlines()
