@@ -4,12 +4,15 @@ import asyncio
 import itertools
 
 import pytest
+import urllib3
 from structlog.testing import capture_logs
 
 from servicekit.errors import ConfigurationError
 from tests.discovery.api_stub import endpoint_slice, service
 from xds_server.discovery import backoff
+from xds_server.discovery.api import Api
 from xds_server.discovery.kubernetes import KubernetesSource
+from xds_server.errors import ApiError
 
 ONE = {"web.shop": ["10.0.0.1:8080"]}
 TWO = {"web.shop": ["10.0.0.1:8080", "10.0.0.2:8080"]}
@@ -257,6 +260,33 @@ async def test_an_error_that_nobody_expected_is_not_lost_in_a_thread(api, tmp_pa
     async with asyncio.timeout(10):
         with pytest.raises(BrokenError):
             await source.run()
+
+
+def test_the_service_accounts_token_is_read_anew_whatever_the_time_of_day(tmp_path, monkeypatch):
+    token, certificate = tmp_path / "token", tmp_path / "ca.crt"
+    certificate.write_text("any")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(certificate))
+    sent = []
+
+    def request(*_, headers, **__):
+        sent.append(headers["authorization"])
+        raise urllib3.exceptions.ProtocolError
+
+    monkeypatch.setattr("urllib3.PoolManager.request", request)
+    token.write_text("first")
+    api = Api()
+    for text in ("first", "second"):
+        token.write_text(text)
+        with pytest.raises(ApiError):
+            api.get("/api/v1/services", {})
+    assert sent == ["bearer first", "bearer second"]
+    token.unlink()
+    with pytest.raises(ApiError):
+        api.get("/api/v1/services", {})
 
 
 def test_without_any_way_to_a_cluster_the_error_says_what_to_do(tmp_path, monkeypatch):

@@ -36,7 +36,9 @@ class Api:
         named = os.environ.get("KUBECONFIG")
         try:
             if not named and os.environ.get("KUBERNETES_SERVICE_HOST"):
-                config.load_incluster_config(client_configuration=settings)
+                _load_service_account(settings)
+                # Before every request: the official client goes by the time of day, which may be set back by hours.
+                settings.refresh_api_key_hook = _load_service_account  # type: ignore[assignment] # typed by its default
             else:
                 config.load_kube_config(config_file=named or "~/.kube/config", client_configuration=settings)
         except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
@@ -93,7 +95,7 @@ class Api:
 
     def _open(self, path: str, query: Mapping[str, str]) -> urllib3.HTTPResponse:
         try:
-            # Reads the service account's token again when it is due, hence may fail as a file can.
+            # Reads the service account's token again, hence may fail as a file can.
             request = self._client.param_serialize(
                 "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
             )
@@ -107,6 +109,10 @@ class Api:
             raise _refusal(response)
         finally:
             response.close()
+
+
+def _load_service_account(settings: client.Configuration) -> None:
+    config.load_incluster_config(client_configuration=settings, try_refresh_token=False)
 
 
 def _allow_silence(response: urllib3.HTTPResponse, seconds: float) -> None:
