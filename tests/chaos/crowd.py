@@ -58,14 +58,14 @@ class Crowd(Running):
     def wait_for(self, endpoints: Iterable[str]) -> float:
         """Wait until the last that each was told is these endpoints; return when the last client was."""
         wanted = " ".join(sorted(endpoints))
-        count, last = wait_until(
-            f"all to know of {wanted}",
-            lambda: (
-                (found := self._report.get("held", {}).get(wanted)) and found[0] == self.clients and found
-            ),
-        )
-        assert count
-        return float(last)
+
+        def last() -> float | None:
+            count, arrived = self._report.get("held", {}).get(wanted, (0, 0.0))
+            return arrived if count == self.clients else None
+
+        arrived = wait_until(f"all to know of {wanted} and nothing newer", last)
+        assert arrived
+        return arrived
 
     def scatter(self) -> None:
         """Let all drop their connections, and come back, at once."""

@@ -14,7 +14,7 @@ from tests.local.waiting import wait_until
 class XdsServer(Running):
     """A running xds-server."""
 
-    def __init__(self, directory: Path | None = None, log: int = subprocess.PIPE, **settings: str) -> None:
+    def __init__(self, directory: Path | None = None, log: int = subprocess.PIPE, /, **settings: str) -> None:
         self.address = settings.get("LISTEN") or f"127.0.0.1:{running.free_port()}"
         self.admin = settings.get("ADMIN_LISTEN") or f"127.0.0.1:{running.free_port()}"
         source = {"DISCOVERY": "files", "DISCOVERY_DIR": str(directory)} if directory else {}
