@@ -25,6 +25,7 @@ SERVICES = ("xds-server", *SERVERS, *CLIENTS)
 USES: dict[str, Object] = {
     **{f"base/{service}": {"resources": [f"k8s/base/{service}"]} for service in SERVICES},
     "overlays/kind": {"resources": ["k8s/overlays/kind"]},
+    "overlays/ha": {"resources": ["k8s/overlays/ha"]},
     "xds-server alone in the namespace mesh": {"namespace": "mesh", "resources": ["k8s/base/xds-server"]},
     "a client with the bootstrap": {
         "namespace": "shop",

@@ -43,7 +43,7 @@ def test_the_demo_has_three_services() -> None:
 def test_every_object_is_labelled(use: str) -> None:
     for found in rendering.rendered(use):
         labels = found["metadata"]["labels"]
-        assert labels["app.kubernetes.io/name"] == found["metadata"]["name"]
+        assert labels["app.kubernetes.io/name"] == found["metadata"]["name"].removesuffix("-replicas")
         assert labels["app.kubernetes.io/part-of"] == "proxyless-grpc-lb"
 
 
@@ -74,6 +74,16 @@ def test_a_service_selects_its_pods_and_finds_their_ports_by_name(service: str) 
 def test_a_rollout_never_has_fewer_pods_than_before(service: str) -> None:
     strategy = rendering.of_kind("Deployment")[service]["spec"]["strategy"]
     assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+@pytest.mark.parametrize("service", PORTS)
+def test_a_node_drain_takes_one_pod_at_a_time(service: str) -> None:
+    budget = rendering.of_kind("PodDisruptionBudget")[service]["spec"]
+    assert budget == {
+        "maxUnavailable": 1,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": {"matchLabels": {"app.kubernetes.io/name": service}},
+    }
 
 
 @every_server
@@ -124,6 +134,17 @@ def test_a_greeter_spreads_over_the_zones(service: str) -> None:
     assert constraint["labelSelector"] == {"matchLabels": {"app.kubernetes.io/name": service}}
 
 
+def test_replicas_of_xds_server_spread_over_zones_and_nodes() -> None:
+    pod = rendering.of_kind("Deployment")["xds-server"]["spec"]["template"]["spec"]
+    constraints = pod["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in constraints] == [
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    ]
+    selector = {"matchLabels": {"app.kubernetes.io/name": "xds-server"}}
+    assert all(each["labelSelector"] == selector for each in constraints)
+
+
 @pytest.mark.parametrize("client", rendering.CLIENTS)
 def test_a_client_calls_its_server_and_logs_for_people(client: str) -> None:
     environment = rendering.environment(rendering.of_kind("Deployment")[client])
@@ -136,14 +157,16 @@ def test_a_client_calls_its_server_and_logs_for_people(client: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("use", "client"),
+    ("use", "client", "servers"),
     [
-        ("overlays/kind", "hello-client"),
-        ("overlays/kind", "howdy-client"),
-        ("a client with the bootstrap", "hello-client"),
+        ("overlays/kind", "hello-client", ["xds-server"]),
+        ("overlays/kind", "howdy-client", ["xds-server"]),
+        ("overlays/ha", "hello-client", ["xds-server", "xds-server-replicas"]),
+        ("overlays/ha", "howdy-client", ["xds-server", "xds-server-replicas"]),
+        ("a client with the bootstrap", "hello-client", ["xds-server"]),
     ],
 )
-def test_a_client_has_the_bootstrap(use: str, client: str) -> None:
+def test_a_client_has_the_bootstrap(use: str, client: str, servers: list[str]) -> None:
     variables = rendering.container(rendering.of_kind("Deployment", use)[client])["env"]
     names = [variable["name"] for variable in variables]
     assert max(names.index("POD_NAME"), names.index("POD_NAMESPACE")) < names.index(
@@ -155,10 +178,11 @@ def test_a_client_has_the_bootstrap(use: str, client: str) -> None:
     assert json.loads(text) == {
         "xds_servers": [
             {
-                "server_uri": "xds-server:18000",
+                "server_uri": f"{server}:18000",
                 "channel_creds": [{"type": "insecure"}],
                 "server_features": ["xds_v3", "ignore_resource_deletion"],
             }
+            for server in servers
         ],
         "node": {
             "id": "$(POD_NAME).$(POD_NAMESPACE)",
@@ -166,6 +190,21 @@ def test_a_client_has_the_bootstrap(use: str, client: str) -> None:
             "locality": {},
         },
     }
+
+
+def test_the_overlay_ha_is_the_demo_with_two_xds_servers_and_a_name_for_each_of_their_addresses() -> None:
+    deployments = rendering.of_kind("Deployment", "overlays/ha")
+    assert {name: found["spec"]["replicas"] for name, found in deployments.items()} == {
+        **REPLICAS,
+        "xds-server": 2,
+    }
+    services = rendering.of_kind("Service", "overlays/ha")
+    replicas = services.pop("xds-server-replicas")["spec"]
+    assert services == rendering.of_kind("Service")
+    [port] = replicas["ports"]
+    assert replicas["clusterIP"] == "None"
+    assert replicas["selector"] == services["xds-server"]["spec"]["selector"]
+    assert port in services["xds-server"]["spec"]["ports"]
 
 
 def test_the_bootstrap_is_for_clients_alone() -> None:

@@ -31,7 +31,7 @@ def test_every_task_says_what_it_is_for() -> None:
 def test_undeploy_deletes_every_kind_that_deploy_makes() -> None:
     [command] = tasks()["undeploy"]["cmds"]
     kinds = command.partition(" delete ")[2].split()[0].split(",")
-    made = {f"{found['kind'].lower()}s" for found in rendering.rendered("overlays/kind")}
+    made = {f"{found['kind'].lower()}s" for found in rendering.rendered("overlays/ha")}
     assert set(kinds) == made
     assert "--selector {{.PART_OF}}" in command
 
