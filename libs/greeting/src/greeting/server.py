@@ -27,8 +27,9 @@ log = structlog.get_logger()
 
 GREETER = greeter_pb2.DESCRIPTOR.services_by_name["Greeter"].full_name
 
-GRACE = 5.0
-"""Seconds that calls may still take when the server stops; a greeting takes milliseconds."""
+GRACE = 15.0
+"""Seconds that calls may still take when the server stops: more than their clients wait, even if a node is so busy
+that a greeting takes seconds."""
 
 ListenPort = Annotated[
     Port, Field(description="The port to listen on, on all addresses; 0 takes any free one.")

@@ -27,8 +27,15 @@ from servicekit.lifecycle import Stop
 LOOK_EVERY = 1.0
 TELL_SPREAD_EVERY = 60.0
 CHANNEL_OPTIONS = (
-    # gRPC would try a server that was away for long again after two minutes only; a person is watching this one.
+    # gRPC would try a pod that was away for long again after two minutes only; a person is watching this one.
+    # (The connection to the xDS server has gRPC's own settings: no option reaches it.)
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # A connection to a node that was lost says nothing. On Linux the timeout is also how long what was sent may stay
+    # unacknowledged before the connection is given up and calls go to other pods; without it, they go on hanging
+    # until Kubernetes has noticed. https://github.com/grpc/proposal/blob/master/A18-tcp-user-timeout.md
+    # Pings are for connections on which nothing else is sent; every server allows one in five minutes.
+    ("grpc.keepalive_time_ms", 360_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
     # No proxy: gRPC would send calls to the pods through the one that http_proxy names.
     ("grpc.enable_http_proxy", 0),
 )
