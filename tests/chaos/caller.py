@@ -1,11 +1,12 @@
 """Calls a target so many times a second, whatever becomes of the calls, and reports what became of them.
 
-    caller.py TARGET CALLS_A_SECOND
+    caller.py TARGET CALLS_A_SECOND [CHANNEL_OPTION=NUMBER]...
 
 A program of its own, because gRPC reads the bootstrap once a process. The calls do not wait for each other, so
 that one that hangs does not make the others fewer, and not for the connection (`wait_for_ready`), so that an
 error is one. On stdout a line of JSON each tenth of a second: what was sent and failed until now, when each
-host replied first and last, and each failure as it comes. After SIGTERM it waits for the calls under way.
+host replied first and last, and each failure as it comes. After SIGTERM it waits for the calls under way, and
+says which line is its last.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ import grpc
 from greeter.v1.greeter_pb2 import SayHelloRequest
 from greeter.v1.greeter_pb2_grpc import GreeterStub
 
-TIMEOUT = 5.0
+TIMEOUT = 10.0
+"""Of a call: longer than gRPC takes to give up a silent connection, so that an error tells its cause."""
 REPORT_EVERY = 0.1
 
 
@@ -50,10 +52,10 @@ class Caller:
             await asyncio.sleep(REPORT_EVERY)
             self.report()
 
-    def report(self) -> None:
+    def report(self, *, last: bool = False) -> None:
         failures, self._failures = self._failures, []
         counts = {"sent": self._sent, "done": self._done, "hosts": self._hosts, "failures": failures}
-        print(json.dumps(counts), flush=True)
+        print(json.dumps(counts | {"last": last}), flush=True)
 
     async def _call(self) -> None:
         self._sent += 1
@@ -70,16 +72,17 @@ class Caller:
         self._done += 1
 
 
-async def main(target: str, calls_a_second: float) -> None:
+async def main(target: str, calls_a_second: float, options: list[tuple[str, int]]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with grpc.aio.insecure_channel(target) as channel:
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
         caller = Caller(channel)
         reporting = asyncio.create_task(caller.report_steadily())
         await caller.call_steadily(1 / calls_a_second, stop)
         reporting.cancel()
-        caller.report()
+        caller.report(last=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2])))
+    options = [(name, int(number)) for name, _, number in (word.partition("=") for word in sys.argv[3:])]
+    asyncio.run(main(sys.argv[1], float(sys.argv[2]), options))

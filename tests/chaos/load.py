@@ -1,10 +1,10 @@
-"""Constant load: several processes, each a gRPC client of its own, that call through `xds:///`."""
+"""Constant load: several callers, each a gRPC client of its own, that call through `xds:///`."""
 
 import json
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,17 +21,16 @@ LEAST = 200
 """Calls a second of all clients that a scenario has to have stood."""
 
 
-class Client(Running):
-    """One process that calls."""
+class Caller(Running):
+    """A program that writes what caller.py reports: the caller itself, or what reads its log elsewhere."""
 
-    def __init__(self, bootstrap: str, target: str, calls_a_second: float = CALLS_A_SECOND) -> None:
-        self.began = time.monotonic()
+    def __init__(self, *command: str, env: Mapping[str, str]) -> None:
         self.sent = 0
         self.done = 0
         self.hosts: dict[str, list[float]] = {}
         self.failures: list[dict[str, Any]] = []
-        environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=bootstrap, GRPC_VERBOSITY="NONE")
-        super().__init__(sys.executable, str(CALLER), target, str(calls_a_second), env=environment)
+        self._told_all = False
+        super().__init__(*command, env=env)
 
     def assert_runs(self) -> None:
         """Assert that it has not ended by itself."""
@@ -39,24 +38,37 @@ class Client(Running):
 
     def end(self) -> None:
         """Let it finish the calls under way."""
-        self.send(signal.SIGTERM)
+        self._stop()
         assert self.wait() == 0, self.lines[-20:]
+        assert self._told_all, "its last report was lost"
+
+    def _stop(self) -> None:
+        self.send(signal.SIGTERM)
 
     def _take(self, line: str) -> None:
         if not line.startswith("{"):
             super()._take(line)  # gRPC's own words, or a traceback
             return
         report = json.loads(line)
+        self._told_all = report["last"]
         self.sent, self.done, self.hosts = report["sent"], report["done"], report["hosts"]
         self.failures += report["failures"]
+
+
+class Client(Caller):
+    """One process that calls."""
+
+    def __init__(self, bootstrap: str, target: str, calls_a_second: float = CALLS_A_SECOND) -> None:
+        environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=bootstrap, GRPC_VERBOSITY="NONE")
+        super().__init__(sys.executable, str(CALLER), target, str(calls_a_second), env=environment)
 
 
 class Load:
     """All clients together."""
 
-    def __init__(self, bootstrap: str, target: str) -> None:
-        self._bootstrap, self._target = bootstrap, target
-        self._clients: list[Client] = []
+    def __init__(self, start: Callable[[], Caller]) -> None:
+        self._start = start
+        self.clients: list[Caller] = []
         self.began = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -69,31 +81,31 @@ class Load:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for client in self._clients:
+        for client in self.clients:
             client.__exit__(kind, error, trace)
 
-    def join(self) -> Client:
+    def join(self) -> Caller:
         """Start one more client."""
-        client = Client(self._bootstrap, self._target)
-        self._clients.append(client)
+        client = self._start()
+        self.clients.append(client)
         return client
 
     def end(self) -> float:
         """Let all clients finish; return the calls a second that there were."""
         seconds = time.monotonic() - self.began
         rate = self.sent / seconds
-        for client in self._clients:
+        for client in self.clients:
             client.end()
         return rate
 
     @property
     def sent(self) -> int:
-        return sum(client.sent for client in self._clients)
+        return sum(client.sent for client in self.clients)
 
     @property
     def failures(self) -> list[dict[str, Any]]:
         """Each call that failed until now."""
-        return [failure for client in self._clients for failure in client.failures]
+        return [failure for client in self.clients for failure in client.failures]
 
     def wait_for(self, hosts: Iterable[str], deadline: float = DEADLINE) -> float:
         """Wait until every client was answered by each of these hosts; return when the last one was."""
@@ -116,7 +128,7 @@ class Load:
         time.sleep(seconds)
         assert self.sent > before, "nobody calls"
 
-    def _running(self) -> list[Client]:
-        for client in self._clients:
+    def _running(self) -> list[Caller]:
+        for client in self.clients:
             client.assert_runs()
-        return self._clients
+        return self.clients

@@ -16,7 +16,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from tests.chaos.load import Load
+from tests.chaos.load import Client, Load
 from tests.discovery.api_stub import ApiStub, endpoint_slice, service
 from tests.local import running
 from tests.local.running import Running
@@ -217,7 +217,7 @@ class Mesh:
 
     def load(self, *xds_servers: str, target: str = TARGET) -> Load:
         """Clients of these xDS servers, the first before the others."""
-        return Load(bootstrap(*xds_servers), target)
+        return Load(lambda: Client(bootstrap(*xds_servers), target))
 
 
 def bootstrap(*addresses: str) -> str:

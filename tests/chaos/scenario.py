@@ -3,9 +3,10 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.chaos.load import LEAST, Load
 
@@ -50,6 +51,7 @@ class Scenario:
         self._console = console
         self._load = load
         self._doing = "steady load"
+        self._is_lost: Callable[[dict[str, Any]], bool] = lambda _failure: False
         self._began = time.monotonic()
         self._ended = threading.Event()
         self._teller = threading.Thread(target=self._tell_steadily, daemon=True)
@@ -82,13 +84,17 @@ class Scenario:
         self.row.recovery = max(seconds, self.row.recovery or 0.0)
         self.row.notes = [counted, *(note for note in self.row.notes if note != counted)]
 
+    def lose(self, is_lost: Callable[[dict[str, Any]], bool]) -> None:
+        """Allow failures that nobody can prevent, such as of a call whose answer is on a cable that was cut."""
+        self._is_lost = is_lost
+
     def note(self, text: str) -> None:
         """Note what else was seen."""
         self.row.notes.append(text)
 
     def _finish(self) -> None:
         rate = self._load.end()
-        failures = self._load.failures
+        failures = [failure for failure in self._load.failures if not self._is_lost(failure)]
         assert not failures, f"{len(failures)} of {self._load.sent} requests failed, such as {failures[:5]}"
         assert rate >= LEAST, f"only {rate:.0f} requests a second: that was no load"
 

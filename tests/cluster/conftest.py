@@ -1,14 +1,12 @@
 """The cluster that the tests run on: one made for them, or the one that CONTEXT names."""
 
-import os
 import time
-import uuid
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 
 import pytest
 
-from tests.cluster import clients, kube
+from tests.cluster import clients, kube, provided
 from tests.cluster.clients import Watch
 from tests.cluster.kube import Cluster
 
@@ -19,24 +17,8 @@ REPLICAS = {"xds-server": 1, "hello-server": 2, "howdy-server": 2}
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A name for a cluster: of one that is there, or of one that the demo's deployment will make."""
-    context = os.environ.get("CONTEXT")
-    if not context:
-        kubeconfig = tmp_path_factory.mktemp("kubeconfig") / "config"
-        made = Cluster(
-            f"kind-proxyless-test-{uuid.uuid4().hex[:6]}", {**os.environ, "KUBECONFIG": str(kubeconfig)}
-        )
-        try:
-            yield made
-        finally:
-            made.task("cluster:delete")
-    elif context.startswith("kind-") or os.environ.get("FOREIGN_CONTEXT") == "yes":
-        yield Cluster(context, dict(os.environ))
-    else:
-        pytest.exit(
-            f"CONTEXT={context} is not a cluster of kind's: these tests restart and remove what runs in its "
-            "namespace default. If that is what you want, say FOREIGN_CONTEXT=yes as well.",
-            returncode=2,
-        )
+    with provided.cluster(tmp_path_factory.mktemp("kubeconfig")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
@@ -100,15 +82,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add what the cluster says to the report of a failure."""
     report = yield
-    cluster = getattr(item, "funcargs", {}).get("cluster")
-    if report.failed and isinstance(cluster, Cluster):
-        for question in (
-            ["get", "pods", "--all-namespaces", "--output", "wide"],
-            ["get", "events", "--all-namespaces", "--field-selector", "type=Warning"],
-            ["logs", "--selector", f"{kube.NAME}=xds-server", "--tail", "50"],
-        ):
-            with suppress(AssertionError):
-                report.sections.append((f"kubectl {' '.join(question)}", cluster.kubectl(*question)))
+    provided.explain(report, item)
     return report

@@ -19,6 +19,26 @@ def api_server_frozen(cluster: Cluster) -> Iterator[None]:
         waiting.until("the API server to answer", lambda: _is_ready(cluster), bool)
 
 
+@contextmanager
+def cordoned(cluster: Cluster, node: str) -> Iterator[None]:
+    """Give a node no new pods."""
+    cluster.kubectl("cordon", node)
+    try:
+        yield
+    finally:
+        cluster.kubectl("uncordon", node)
+
+
+@contextmanager
+def cut_off(cluster: Cluster, node: str) -> Iterator[None]:
+    """Take a node from the network: to all others it is silent, and they to it."""
+    kube.run("docker", "network", "disconnect", "kind", node)
+    try:
+        yield
+    finally:
+        kube.run("docker", "network", "connect", "kind", node)
+
+
 def _is_ready(cluster: Cluster) -> bool:
     try:
         return cluster.kubectl("get", "--raw", "/readyz") == "ok"
@@ -38,10 +58,7 @@ def api_server_refused(cluster: Cluster) -> Iterator[None]:
     [address] = endpoint["addresses"]
     rule = ["--protocol", "tcp", "--destination", address, "--dport", str(port["port"])]
     reset = ["--jump", "REJECT", "--reject-with", "tcp-reset"]
-    workers = [
-        node["metadata"]["name"]
-        for node in cluster.get("nodes", "--selector", "!node-role.kubernetes.io/control-plane")
-    ]
+    workers = cluster.workers()
     for worker in workers:
         kube.run("docker", "exec", worker, "iptables", "--insert", "FORWARD", *rule, *reset)
     try:

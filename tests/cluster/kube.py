@@ -52,10 +52,17 @@ class Cluster:
         """The name by which kind and Task know the cluster."""
         return self.context.removeprefix("kind-")
 
-    def task(self, name: str, root: Path = ROOT) -> str:
+    def task(self, name: str, *variables: str, root: Path = ROOT) -> str:
         """Run a task of the Taskfile on this cluster."""
         task = os.environ.get("TASK") or program("task")
-        command = [task, "--taskfile", str(root / "Taskfile.yml"), name, f"CLUSTER={self.kind_name}"]
+        command = [
+            task,
+            "--taskfile",
+            str(root / "Taskfile.yml"),
+            name,
+            f"CLUSTER={self.kind_name}",
+            *variables,
+        ]
         return run(*command, env=self.environment, cwd=root)
 
     def kubectl(self, *arguments: str, namespace: str = "default", text: str | None = None) -> str:
@@ -68,6 +75,11 @@ class Cluster:
         text = self.kubectl("get", what, *selection, "--output", "json", namespace=namespace)
         found: list[Object] = json.loads(text)["items"]
         return found
+
+    def workers(self) -> list[str]:
+        """Return the names of the nodes that run pods."""
+        nodes = self.get("nodes", "--selector", "!node-role.kubernetes.io/control-plane")
+        return [node["metadata"]["name"] for node in nodes]
 
     def pods(self, service: str, namespace: str = "default") -> list[Object]:
         """Return the pods of a service, those on their way out as well."""

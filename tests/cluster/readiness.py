@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,6 +11,11 @@ from tests.cluster import kube
 from tests.cluster.kube import NAME, Cluster
 
 READY = '{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\\n"}'
+
+
+def monotonic(moment: datetime) -> float:
+    """Tell what the monotonic clock showed at a moment not long ago."""
+    return moment.timestamp() - time.time() + time.monotonic()
 
 
 @contextmanager

@@ -1,0 +1,54 @@
+"""A node that is cut off from all others, and which requests that may cost."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from greeting.client.program import CHANNEL_OPTIONS
+from tests.chaos.load import CALLS_A_SECOND, Caller
+from tests.cluster import faults
+from tests.cluster.kube import Cluster
+
+GIVEN_UP = dict(CHANNEL_OPTIONS)["grpc.keepalive_timeout_ms"] / 1000
+"""Seconds after which a client gives up a connection whose other end is silent."""
+SLACK = 3.0
+"""Seconds that a busy machine may need more for it."""
+
+
+class Cut:
+    """When the cut was made. Lost may be requests on connections across it, until those are given up."""
+
+    def __init__(self) -> None:
+        self.begun = self.made = self.healed = float("inf")
+
+    @contextmanager
+    def off(self, cluster: Cluster, node: str) -> Iterator[None]:
+        """Cut a node off."""
+        self.begun = time.monotonic()
+        with faults.cut_off(cluster, node):
+            self.made = time.monotonic()
+            yield
+        self.healed = time.monotonic()
+
+    def explains(self, failure: dict[str, Any]) -> bool:
+        """Tell whether a request failed with its connection, which was silent for too long."""
+        with_connection: bool = failure["details"].startswith("Stream removed (")
+        return with_connection and self.begun < failure["time"] < self.made + GIVEN_UP + SLACK
+
+    def assert_lost(self, caller: Caller, share: float) -> None:
+        """Assert that no more failed than what round robin sent across the cut: a share of all requests."""
+        others = [failure for failure in caller.failures if not self.explains(failure)]
+        assert not others, (
+            f"cut off at {self.made:.1f}, and {len(others)} others failed, such as {others[:5]}"
+        )
+        sent = [failure["time"] - failure["seconds"] for failure in caller.failures]
+        seconds = max(sent) - min(sent)
+        assert len(sent) <= CALLS_A_SECOND * share * (seconds + 0.5)
+
+    def told(self, *callers: Caller) -> str:
+        """Say when the last request was lost."""
+        last = max(failure["time"] for caller in callers for failure in caller.failures)
+        return (
+            f"all that failed was sent across the cut until that was given up, {last - self.made:.1f} s later"
+        )

@@ -1,0 +1,25 @@
+"""How soon clients hear of pods that are new."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.chaos.load import Load
+from tests.chaos.scenario import Scenario
+from tests.cluster import readiness
+from tests.cluster.kube import Cluster
+from tests.local.waiting import DEADLINE
+
+HELLO = "hello-server"
+RECOVERED = "the last new pod seen ready → each client answered by each new pod"
+
+
+@contextmanager
+def new_pods(demo: Cluster, calls: Load, told: Scenario, deadline: float = DEADLINE) -> Iterator[None]:
+    """Wait for the pods that are new after what is done, and note how soon all clients had them."""
+    before = demo.pod_names(HELLO)
+    with readiness.watched(demo, HELLO) as ready:
+        yield
+        demo.rolled_out(HELLO)
+        new = demo.pod_names(HELLO) - before
+        answered = calls.wait_for(new, deadline)
+        told.recovered(answered - max(readiness.monotonic(ready[pod]) for pod in new), RECOVERED)

@@ -1,0 +1,54 @@
+"""A node is cut off from all others without a word: on both sides clients go on with the pods of their side."""
+
+import time
+from collections.abc import Callable
+
+from tests.chaos.cluster.cut import Cut
+from tests.chaos.cluster.pods import CallerPods
+from tests.chaos.load import Load
+from tests.cluster import faults
+from tests.cluster.kube import Cluster
+from tests.local.waiting import wait_until
+
+HELLO = "hello-server"
+SECONDS = 75
+"""Longer than Kubernetes takes to declare a node lost: 50 s, kube-controller-manager's --node-monitor-grace-period."""
+
+
+def test_a_node_is_cut_off(demo: Cluster, callers: CallerPods, load: Callable[..., Load], scenario) -> None:
+    near, far = demo.workers()
+    demo.scale(HELLO, 4)
+    demo.restart(HELLO)
+    demo.scale("xds-server", 1)
+    with faults.cordoned(demo, far):
+        demo.restart("xds-server")
+    pods = demo.pod_names(HELLO)
+    near_pods = {pod["metadata"]["name"] for pod in demo.pods(HELLO) if pod["spec"]["nodeName"] == near}
+    assert len(near_pods) == 2, "half of them are on each side"
+    cut = Cut()
+    with load(near) as calls, scenario(f"a node cut off for {SECONDS} s", calls) as told:
+        calls.wait_for(pods)
+        beyond = callers.start(far)
+        with callers.follow(beyond) as log:
+            wait_until("replies beyond", lambda: pods <= log.hosts.keys())
+        told.lose(cut.explains)
+        told.now("a node is cut off")
+        with cut.off(demo, far):
+            calls.go_on_for(SECONDS)
+            assert calls.answered_since(time.monotonic() - 10) == near_pods, "all of its side go on"
+        told.now("the node is connected again")
+        wait_until("all pods to answer", lambda: calls.answered_since(cut.healed) == pods)
+        told.recovered(
+            time.monotonic() - cut.healed, "the node connected again → each client answered by each pod"
+        )
+        # The log of a client beyond can only be read now.
+        with callers.follow(beyond) as log:
+            wait_until(
+                "all pods to answer beyond",
+                lambda: {host for host, (_, last) in log.hosts.items() if last > cut.healed} == pods,
+            )
+            log.end()
+        for caller in (*calls.clients, log):
+            cut.assert_lost(caller, share=0.5)
+        told.note(cut.told(*calls.clients, log))
+        told.note(f"of a client on the node that was cut off {len(log.failures)} more of {log.sent:,} failed")

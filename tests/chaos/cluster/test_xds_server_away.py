@@ -1,0 +1,100 @@
+"""xds-server is killed, replaced, or away for minutes: clients go on with what they know."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos.cluster.pods import CallerPods
+from tests.chaos.load import Load
+from tests.cluster import readiness
+from tests.cluster.kube import NAME, Cluster
+from tests.local.waiting import wait_until
+
+HELLO = "hello-server"
+XDS = "xds-server"
+BACKOFF = 150.0
+"""Seconds until gRPC tries an xDS server again at the latest: two minutes, and a fifth of that by chance."""
+BACK = "xds-server seen ready → each client answered by the pods that are new since"
+KNOWN = "a pod seen ready afterwards → each client answered by it"
+
+
+def begin(demo: Cluster) -> None:
+    """Let the scenario begin with two pods and one xds-server."""
+    demo.scale(HELLO, 2)
+    demo.scale(XDS, 1)
+
+
+@pytest.mark.short
+def test_killed(demo: Cluster, load: Callable[..., Load], scenario) -> None:
+    begin(demo)
+    with load() as calls, scenario("xds-server killed, while a pod joins and a pod leaves", calls) as told:
+        calls.wait_for(demo.pod_names(HELLO))
+        told.now("xds-server is killed; a pod joins and a pod leaves")
+        with readiness.watched(demo, XDS) as ready:
+            killed = demo.pod_names(XDS)
+            demo.kubectl("delete", "pod", "--selector", f"{NAME}={XDS}", "--force", "--grace-period=0")
+            demo.kubectl("delete", "pod", min(demo.pod_names(HELLO)), "--wait=false")
+            demo.scale(HELLO, 3)
+            demo.rolled_out(XDS)
+            [back] = demo.pod_names(XDS) - killed
+            answered = calls.wait_for(demo.pod_names(HELLO))
+            told.recovered(answered - readiness.monotonic(ready[back]), BACK)
+
+
+def test_away_for_minutes(demo: Cluster, load: Callable[..., Load], scenario) -> None:
+    begin(demo)
+    with (
+        load() as calls,
+        scenario("no xds-server for 2 minutes, while a pod joins and a pod leaves", calls) as told,
+    ):
+        calls.wait_for(demo.pod_names(HELLO))
+        demo.scale(XDS, 0)
+        told.now("no xds-server; a pod joins and a pod leaves")
+        demo.kubectl("delete", "pod", min(demo.pod_names(HELLO)))
+        demo.scale(HELLO, 3)
+        calls.go_on_for(120)
+        told.now("xds-server starts again")
+        with readiness.watched(demo, XDS) as ready:
+            demo.scale(XDS, 1)
+            answered = calls.wait_for(demo.pod_names(HELLO), BACKOFF)
+            told.recovered(answered - min(readiness.monotonic(moment) for moment in ready.values()), BACK)
+
+
+def test_a_rolling_update(demo: Cluster, load: Callable[..., Load], scenario) -> None:
+    begin(demo)
+    with load() as calls, scenario("rolling update of 1 xds-server", calls) as told:
+        calls.wait_for(demo.pod_names(HELLO))
+        told.now("xds-server is replaced")
+        demo.restart(XDS)
+        told.now("a pod joins")
+        with readiness.watched(demo, HELLO) as ready:
+            known = demo.pod_names(HELLO)
+            demo.scale(HELLO, 3)
+            [new] = demo.pod_names(HELLO) - known
+            told.recovered(calls.wait_for([new]) - readiness.monotonic(ready[new]), KNOWN)
+
+
+def test_clients_that_start_meanwhile_fail_clearly_and_heal(
+    demo: Cluster, callers: CallerPods, load: Callable[..., Load], scenario
+) -> None:
+    begin(demo)
+    with load() as calls, scenario("a client starts while there is no xds-server", calls) as told:
+        calls.wait_for(demo.pod_names(HELLO))
+        demo.scale(XDS, 0)
+        told.now("no xds-server; a client starts")
+        with callers.follow(callers.start()) as newcomer:
+            failures = wait_until("calls to fail", lambda: newcomer.failures)
+            assert {failure["code"] for failure in failures} == {"UNAVAILABLE"}
+            assert all("xds-server:18000" in failure["details"] for failure in failures), (
+                "it says who is away"
+            )
+            told.now("xds-server starts again")
+            with readiness.watched(demo, XDS) as ready:
+                demo.scale(XDS, 1)
+                wait_until("replies", lambda: demo.pod_names(HELLO) <= newcomer.hosts.keys())
+            first = min(first for first, _ in newcomer.hosts.values())
+            newcomer.end()
+            assert [failure for failure in newcomer.failures if failure["time"] > first] == []
+        started = min(readiness.monotonic(moment) for moment in ready.values())
+        told.recovered(first - started, "xds-server seen ready → first reply to the new client")
+        told.note("until then its own calls fail, UNAVAILABLE with the server's address, and are not counted")

@@ -1,0 +1,49 @@
+"""The cluster that a run is given: one made for it, or the one that CONTEXT names."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.kube import NAME, Cluster
+
+QUESTIONS = (
+    ("get", "pods", "--all-namespaces", "--output", "wide"),
+    ("get", "events", "--all-namespaces", "--field-selector", "type=Warning"),
+    ("logs", "--selector", f"{NAME}=xds-server", "--tail", "50"),
+)
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """Give a name for a cluster: of one that is there, or of one that the demo's deployment will make."""
+    context = os.environ.get("CONTEXT")
+    if not context:
+        made = Cluster(
+            f"kind-proxyless-test-{uuid.uuid4().hex[:6]}",
+            {**os.environ, "KUBECONFIG": str(folder / "config")},
+        )
+        try:
+            yield made
+        finally:
+            made.task("cluster:delete")
+    elif context.startswith("kind-") or os.environ.get("FOREIGN_CONTEXT") == "yes":
+        yield Cluster(context, dict(os.environ))
+    else:
+        pytest.exit(
+            f"CONTEXT={context} is not a cluster of kind's: these tests restart and remove what runs in its "
+            "namespace default. If that is what you want, say FOREIGN_CONTEXT=yes as well.",
+            returncode=2,
+        )
+
+
+def explain(report: pytest.TestReport, item: pytest.Item) -> None:
+    """Add what the cluster says to the report of a failure."""
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.failed and isinstance(cluster, Cluster):
+        for question in QUESTIONS:
+            with suppress(AssertionError):
+                report.sections.append((f"kubectl {' '.join(question)}", cluster.kubectl(*question)))
