@@ -28,6 +28,7 @@ def two_replicas(demo: Cluster) -> Iterator[None]:
     demo.rolled_out(XDS)
     yield
     demo.task("deploy")
+    demo.kubectl("delete", "service", "xds-server-replicas")
     demo.rolled_out(XDS)
 
 

@@ -1,4 +1,8 @@
-"""xds-server is killed, replaced, or away for minutes: clients go on with what they know."""
+"""xds-server is killed, replaced, or away for minutes: clients go on with what they know.
+
+Pods join meanwhile and none leaves: where nobody can tell that one does, gRPC's server itself may cancel a call that
+crosses with its GOAWAY.
+"""
 
 from collections.abc import Callable
 
@@ -14,7 +18,7 @@ HELLO = "hello-server"
 XDS = "xds-server"
 BACKOFF = 150.0
 """Seconds until gRPC tries an xDS server again at the latest: two minutes, and a fifth of that by chance."""
-BACK = "xds-server seen ready → each client answered by the pods that are new since"
+BACK = "xds-server seen ready → each client answered by the pod that is new since"
 KNOWN = "a pod seen ready afterwards → each client answered by it"
 
 
@@ -27,13 +31,12 @@ def begin(demo: Cluster) -> None:
 @pytest.mark.short
 def test_killed(demo: Cluster, load: Callable[..., Load], scenario) -> None:
     begin(demo)
-    with load() as calls, scenario("xds-server killed, while a pod joins and a pod leaves", calls) as told:
+    with load() as calls, scenario("xds-server killed, while a pod joins", calls) as told:
         calls.wait_for(demo.pod_names(HELLO))
-        told.now("xds-server is killed; a pod joins and a pod leaves")
+        told.now("xds-server is killed; a pod joins")
         with readiness.watched(demo, XDS) as ready:
             killed = demo.pod_names(XDS)
             demo.kubectl("delete", "pod", "--selector", f"{NAME}={XDS}", "--force", "--grace-period=0")
-            demo.kubectl("delete", "pod", min(demo.pod_names(HELLO)), "--wait=false")
             demo.scale(HELLO, 3)
             demo.rolled_out(XDS)
             [back] = demo.pod_names(XDS) - killed
@@ -45,12 +48,11 @@ def test_away_for_minutes(demo: Cluster, load: Callable[..., Load], scenario) ->
     begin(demo)
     with (
         load() as calls,
-        scenario("no xds-server for 2 minutes, while a pod joins and a pod leaves", calls) as told,
+        scenario("no xds-server for 2 minutes, while a pod joins", calls) as told,
     ):
         calls.wait_for(demo.pod_names(HELLO))
         demo.scale(XDS, 0)
-        told.now("no xds-server; a pod joins and a pod leaves")
-        demo.kubectl("delete", "pod", min(demo.pod_names(HELLO)))
+        told.now("no xds-server; a pod joins")
         demo.scale(HELLO, 3)
         calls.go_on_for(120)
         told.now("xds-server starts again")
