@@ -6,7 +6,6 @@ newest content wins. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_pr
 """
 
 import enum
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -157,7 +156,7 @@ class _Subscription:
     wildcard: bool = False
     was_named: bool = False
     nonce: str = ""
-    unanswered: deque[_Unanswered] = field(default_factory=lambda: deque(maxlen=MAX_UNANSWERED))
+    unanswered: list[_Unanswered] = field(default_factory=list)
     rejections: dict[str, Rejection] = field(default_factory=dict)
     sent: dict[str, Resource] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
@@ -169,8 +168,7 @@ class _Subscription:
         """The response that is answered by the first request with its nonce; what was sent before it is, too."""
         for number, response in enumerate(self.unanswered, start=1):
             if response.nonce == nonce:
-                for _ in range(number):
-                    self.unanswered.popleft()
+                del self.unanswered[:number]
                 return response
         return None
 
@@ -419,6 +417,7 @@ class Session:
         self._responses += 1
         subscription.nonce = str(self._responses)
         subscription.unanswered.append(_Unanswered(subscription.nonce, said.version, said.names))
+        del subscription.unanswered[:-MAX_UNANSWERED]
         subscription.sent.update((resource.name, resource) for resource in resources)
         return Response(
             subscription.type,
