@@ -27,7 +27,8 @@ def short_deadlines(monkeypatch):
     monkeypatch.setattr(backoff.Backoff, "FIRST", 0.2)
     monkeypatch.setattr(backoff.Backoff, "LAST", 0.4)
     monkeypatch.setattr(reflector, "WATCH_GRACE", 0.3)
-    monkeypatch.setattr("xds_server.discovery.api.ANSWER_TIMEOUT", 0.5)
+    for name in ("LIST_TIMEOUT", "WATCH_TIMEOUT"):
+        monkeypatch.setattr(f"xds_server.discovery.api.{name}", 0.5)
     monkeypatch.setattr(reflector, "HEALTHY_SECONDS", 0.1)
 
 

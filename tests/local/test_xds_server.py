@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -289,3 +290,30 @@ def test_a_port_that_is_taken(variable: str, folder: Path) -> None:
         assert len(second.lines) == 1
         assert f"port {taken.rpartition(':')[2]} is in use" in second.lines[0]
         assert first.get("/readyz")[0] == 200
+
+
+def test_no_client_of_reflection_or_health_keeps_others_from_an_answer(folder: Path) -> None:
+    with XdsServer(folder) as server, grpc.insecure_channel(server.address) as channel:
+        server.wait_until_ready()
+        open_ended: list[grpc.Call] = []
+        reflect: grpc.StreamStreamMultiCallable[Any, Any] = channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        )
+        silent = threading.Event()
+        open_ended += [reflect(iter(silent.wait, True)) for _ in range(100)]
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(10)]
+        assert {next(watch).status for watch in watches} == {HEALTH.SERVING}
+        open_ended += watches
+        # Watches that come and go while others do: grpc's own servicer would hang by now and then.
+        for _ in range(300):
+            watch = stub.Watch(health_pb2.HealthCheckRequest())
+            next(watch)
+            watch.cancel()
+        assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == HEALTH.SERVING
+        with AdsClient(server.address) as client:
+            assert "web.default:50051" in client.ask(ClusterLoadAssignment, "web.default:50051").resources
+        assert server.get("/livez") == (200, "ok\n")
+        for call in open_ended:
+            call.cancel()
+        silent.set()

@@ -53,7 +53,7 @@ class Client:
 
     def __init__(self, cache, *, namespace="shop", node_id="node"):
         self.woken = 0
-        self.session = Session(cache, asked=self._wake, changed=self._wake)
+        self.session = Session(cache, asked=self._wake, settled=self._wake)
         self.held = {kind: Held() for kind in ResourceType}
         self.nonces = set()
         self._node: tuple[str, str] | None = (node_id, namespace)

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
+import socket
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -12,6 +15,7 @@ from envoy.service.status.v3 import csds_pb2
 from structlog.testing import capture_logs
 
 from tests.protocol.client import CDS, EDS, LDS, changes, service
+from xds_server.admin import liveness
 from xds_server.ads import servicer as servicer_module
 from xds_server.ads.servicer import SERVICE, AdsServicer
 from xds_server.ads.session import MAX_NAME_LENGTH, MAX_NAMES
@@ -318,3 +322,51 @@ async def test_a_client_that_never_reads_disturbs_nobody(cache, channel):
         assert f"10.9.9.{round_}".encode() in response.resources[0].value
     stuck.cancel()
     other.cancel()
+
+
+async def test_an_error_in_one_stream_ends_it_and_no_other(cache, servicer, channel, monkeypatch):
+    bad, good = open_stream(channel), open_stream(channel)
+    for stream in (bad, good):
+        await stream.write(request(EDS, WEB))
+        await stream.read()
+
+    def fail():
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(min(servicer.streams, key=lambda s: s.number).session, "next", fail)
+    await asyncio.sleep(servicer_module.GATHER_SECONDS)
+    with capture_logs() as logs:
+        cache.publish(changes(service("web", "10.0.0.9")))
+    codes = set()
+    for stream in (bad, good):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            response = await stream.read()
+            if response is not grpc.aio.EOF:
+                assert b"10.0.0.9" in response.resources[0].value
+                stream.cancel()
+        codes.add(await stream.code())
+    assert codes == {grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED}
+    assert [e["log_level"] for e in logs] == ["error"]
+
+
+async def test_what_has_ended_waits_for_no_garbage_collector(servicer, channel):
+    gc.collect()
+    gc.disable()
+    try:
+        stream = open_stream(channel)
+        await stream.write(request(EDS, WEB))
+        await stream.read()
+        left = [weakref.ref(found) for found in servicer.streams]
+        stream.cancel()
+        await until(lambda: [ref() for ref in left] == [None], "freed")
+    finally:
+        gc.enable()
+
+
+async def test_a_server_that_does_not_answer_is_not_alive(monkeypatch):
+    monkeypatch.setattr(liveness, "ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, capture_logs() as logs:
+        asking = liveness.Liveness(f"127.0.0.1:{silent.getsockname()[1]}")
+        assert not await asking.answers()
+        await asking.close()
+    assert [e["event"] for e in logs] == ["gRPC does not answer"]

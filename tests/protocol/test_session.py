@@ -67,7 +67,7 @@ def test_only_the_first_request_carries_the_node(cache):
 
 
 def test_a_node_without_id_or_metadata_is_served(cache):
-    session = Session(cache, asked=lambda: None, changed=lambda: None)
+    session = Session(cache, asked=lambda: None, settled=lambda: None)
     session.request(discovery_pb2.DiscoveryRequest(type_url=CDS.value, resource_names=[WEB]))
     assert session.next() is not None
     assert session.namespace == "default"
@@ -75,7 +75,7 @@ def test_a_node_without_id_or_metadata_is_served(cache):
 
 def test_a_request_without_type_ends_the_stream(cache):
     with pytest.raises(InvalidRequestError, match="type_url"):
-        Session(cache, asked=lambda: None, changed=lambda: None).request(discovery_pb2.DiscoveryRequest())
+        Session(cache, asked=lambda: None, settled=lambda: None).request(discovery_pb2.DiscoveryRequest())
 
 
 def test_an_unknown_type_is_ignored(cache, client):
@@ -169,6 +169,22 @@ def test_a_name_given_up_and_asked_for_anew_while_another_is_on_its_way_is_sent(
     _, _, answer = client.take(crossing)
     client.session.request(answer)
     assert client.receive() == [(kind, [API])]
+
+
+@pytest.mark.parametrize("kind", ResourceType)
+def test_a_name_that_a_client_did_not_want_when_it_read_it_is_sent_again(cache, client, kind):
+    client.send(kind, [WEB])
+    client.receive()
+    client.send(kind, [WEB, API])
+    crossing = client.session.next()
+    # It gives the name up before it reads the response, and wants it again before it answers that.
+    client.send(kind, [WEB])
+    client.take(crossing)
+    assert API not in client.held[kind].resources
+    client.send(kind, [WEB, API])
+    [(_, names)] = client.receive()
+    assert API in names
+    assert API in client.held[kind].resources
 
 
 @pytest.mark.parametrize("kind", [LDS, CDS])

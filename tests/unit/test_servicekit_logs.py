@@ -153,6 +153,21 @@ def test_a_reader_that_does_not_read_does_not_stop_the_program_and_hears_of_it_l
         assert program.wait() == 0
 
 
+def test_a_line_that_was_cut_does_not_spoil_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "PATIENCE", 0.1)
+    reader, writer = os.pipe()
+    with open(writer, "w") as stdout, open(reader, "rb", buffering=0) as pipe:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdout", stdout)
+        logs.configure("json", "INFO")
+        log = structlog.get_logger()
+        log.info("more than the pipe takes", value="x" * (1 << 20))
+        os.set_blocking(reader, False)
+        while pipe.read(1 << 16):
+            pass
+        log.info("after it")
+        assert [json.loads(line)["event"] for line in pipe.read(1 << 16).splitlines() if line] == ["after it"]
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")  # noqa: PTH110
 def test_a_full_disk_does_not_stop_the_program() -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123

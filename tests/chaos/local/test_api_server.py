@@ -10,14 +10,14 @@ from tests.chaos.mesh import Mesh, age, metric
 from tests.discovery.api_stub import PLURALS, ApiStub
 from tests.local.waiting import wait_until
 from tests.local.xds_server import XdsServer
-from xds_server.discovery.api import ANSWER_TIMEOUT
+from xds_server.discovery.api import LIST_TIMEOUT
 from xds_server.discovery.backoff import Backoff
 
 POLL_INTERVAL = 60
 """Seconds, the default."""
 MOST = 2.0
 """Requests a second for each watched resource."""
-SOON = ANSWER_TIMEOUT + Backoff.LAST + 10
+SOON = LIST_TIMEOUT + Backoff.LAST + 10
 """Seconds until all is well again: a request that hangs, the pause after it, and time to spare."""
 RECOVERED = "the API server back → each client answered by the pod that it did not tell of"
 

@@ -1,19 +1,20 @@
 """Puts the parts together, starts them, and stops them in order."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import structlog
 from aiohttp import web
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from servicekit import listening
+from servicekit.health import add_with_threads as add_health
 from servicekit.lifecycle import Stop
 from xds_server.admin import pages
+from xds_server.admin.liveness import Liveness
 from xds_server.ads import status
 from xds_server.ads.servicer import MAX_STREAMS, SERVICE, AdsServicer
 from xds_server.cache import Cache
@@ -27,7 +28,7 @@ log = structlog.get_logger()
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 THREADS = 64
-"""For what is served beside ADS, which needs none: health, reflection, CSDS."""
+"""For CSDS and reflection, which take one for as long as a call lasts; ADS and health don't wait for them."""
 STOP_GRACE = 1.0
 """Seconds that calls have to end after the streams were told to go."""
 AGE_GRACE = 1.0
@@ -51,10 +52,7 @@ async def serve(settings: Settings, stop: Stop) -> None:
     reflection.enable_server_reflection(
         (SERVICE, status.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
-    health_servicer = health.HealthServicer(experimental_thread_pool=ThreadPoolExecutor(1))
-    for name in ("", SERVICE):
-        health_servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    health_servicer = add_health(server, [SERVICE])
     synced = asyncio.Event()
 
     def publish(changes: Changes) -> None:
@@ -62,8 +60,8 @@ async def serve(settings: Settings, stop: Stop) -> None:
         synced.set()
 
     source = make_source(settings, publish)
-    listening.bind(server, settings.listen)
-    admin = web.AppRunner(pages.application(source, cache, servicer), access_log=None)
+    liveness = Liveness(listening.reach(settings.listen, listening.bind(server, settings.listen)))
+    admin = web.AppRunner(pages.application(source, cache, servicer, liveness), access_log=None)
     await admin.setup()
     await web.SockSite(admin, listening.open_socket(settings.admin_listen)).start()
     server.start()
@@ -80,19 +78,24 @@ async def serve(settings: Settings, stop: Stop) -> None:
     watching_writes = asyncio.create_task(servicer.watch_writes(), name="write deadlines")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
-        # Discovery never ends by itself: if it does, so must the program, loudly.
-        await asyncio.wait((discovering, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if discovering.done():
-            discovering.result()
+        # None of these ends by itself: if one does, so must the program, loudly.
+        endless = (discovering, watching_writes)
+        await asyncio.wait((*endless, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for task in endless:
+            if task.done():
+                task.result()
     finally:
         health_servicer.enter_graceful_shutdown()
         servicer.close()
-        await asyncio.to_thread(server.stop(STOP_GRACE).wait)
+        stopped = server.stop(STOP_GRACE)
+        if not await asyncio.to_thread(stopped.wait, 2 * STOP_GRACE):
+            log.error("gRPC does not stop; the program ends without it")
+        await liveness.close()
         await admin.cleanup()
-        for task in (discovering, becoming_ready, watching_writes, stopping):
+        tasks = (discovering, becoming_ready, watching_writes, stopping)
+        for task in tasks:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def server_options(max_connection_age: float) -> Sequence[tuple[str, int]]:

@@ -93,9 +93,9 @@ class Cache:
             if first:
                 for kind, subscribers in self._wildcards.items():
                     self._tell(subscribers, Key(kind, WILDCARD, ""))
-            for subscriber in self._told:
+            told, self._told = self._told, {}
+            for subscriber in told:
                 subscriber.settled()
-            self._told.clear()
         metrics.publish_seconds.observe(time.perf_counter() - began)
 
     def get(self, key: Key) -> Resource | None:
@@ -174,7 +174,6 @@ class Cache:
             entry = self._entries[key] = _Entry(self._build(key) if build else None)
             for name in self._made_of(key):
                 self._keys.setdefault(name, {})[key] = None
-            metrics.subscriptions.labels(key.type.label).inc()
         return entry
 
     def _leave(self, key: Key, entry: _Entry) -> None:
@@ -188,7 +187,6 @@ class Cache:
             del keys[key]
             if not keys:
                 del self._keys[name]
-        metrics.subscriptions.labels(key.type.label).dec()
 
     def _made_of(self, key: Key) -> tuple[ServiceName, ...]:
         """The services that a resource of that name may be made of."""

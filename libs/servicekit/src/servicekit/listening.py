@@ -35,6 +35,14 @@ def bind(server: grpc.Server | grpc.aio.Server, address: str) -> int:
         raise AddressError(f"cannot listen on {address}: {host} is no address of this machine") from error
 
 
+def reach(address: str, port: int) -> str:
+    """Return where a program on this machine reaches what listens on `address` with that port."""
+    host, _ = _split(address)
+    if host in ("::", "0.0.0.0"):
+        host = "localhost"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def open_socket(address: str) -> socket.socket:
     """Return a socket that listens on `address` (HOST:PORT), for a server that is not gRPC.
 

@@ -9,13 +9,14 @@ import logging
 import os
 import select
 import sys
+import time
 from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 PATIENCE = 1.0
-"""Seconds that a line waits for a reader who does not read; the lines after it are dropped until he reads again."""
+"""Seconds that lines wait for a reader who does not keep up, before they are dropped."""
 CHATTY = ("aiohttp", "asyncio", "grpc", "urllib3", "watchfiles")
 """Libraries that tell each of their steps; only their warnings are of interest to who runs a service."""
 
@@ -68,31 +69,46 @@ def configure(log_format: Literal["auto", "text", "json"], log_level: str) -> No
 class _Handler(logging.Handler):
     """Writes lines to stdout and drops those that cannot be written.
 
-    A reader that went away (EPIPE) or does not read (a full pipe), or a full disk (ENOSPC), must not stop a
+    A reader that went away (EPIPE) or does not keep up (a full pipe), or a full disk (ENOSPC), must not stop a
     service, and there is nowhere left to report it. Nothing is buffered: Python would exit with code 120 when
     the last flush fails.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._stuck = False
+        self._patience = PATIENCE
+        self._last = time.monotonic()
+        self._is_cut = False
 
     def emit(self, record: logging.LogRecord) -> None:
         stdout = _stdout()
         if stdout is None:
             return
-        rest = (self.format(record) + "\n").encode(errors="backslashreplace")
+        try:
+            line = (self.format(record) + "\n").encode(errors="backslashreplace")
+        except Exception:  # noqa: BLE001 - whoever logs may be the thread that serves everybody
+            self.handleError(record)
+            return
+        # What is left of a line that could be written in part only must not be taken for the beginning of the next.
+        rest = b"\n" + line if self._is_cut else line
+        whole = len(rest)
         try:
             while rest and self._takes_more(stdout):
                 # So much a pipe takes without waiting, once it takes something.
                 rest = rest[os.write(stdout.fileno(), rest[: select.PIPE_BUF]) :]
-        except OSError:
+        except (OSError, ValueError):
             return
+        finally:
+            self._is_cut = (self._is_cut and len(rest) == whole) or 0 < len(rest) < whole
 
     def _takes_more(self, stdout: TextIO) -> bool:
-        _, ready, _ = select.select([], [stdout], [], 0 if self._stuck else PATIENCE)
-        self._stuck = not ready
-        return not self._stuck
+        """Waits for the reader, as long as there is patience; what is used up comes back a hundred times slower."""
+        now = time.monotonic()
+        self._patience = min(PATIENCE, self._patience + (now - self._last) / 100)
+        _, ready, _ = select.select([], [stdout], [], self._patience)
+        self._last = time.monotonic()
+        self._patience = max(0.0, self._patience - (self._last - now))
+        return bool(ready)
 
 
 def _stdout() -> TextIO | None:

@@ -1,17 +1,21 @@
 """The admin pages: liveness, readiness, metrics, and what the server knows and says, as JSON."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from xds_server import metrics
+from xds_server.admin.liveness import Liveness
 from xds_server.ads.servicer import AdsServicer, Stream
+from xds_server.ads.session import Held
 from xds_server.cache import Cache
 from xds_server.discovery.source import Source
 from xds_server.model import Service
+from xds_server.resources.types import ResourceType
 
 _DEBUG_PAGES = {
     "/debug/services": "what was discovered: each service with its ports and endpoints, and what could not be used",
@@ -20,12 +24,14 @@ _DEBUG_PAGES = {
 }
 
 
-def application(source: Source, cache: Cache, servicer: AdsServicer) -> web.Application:
+def application(source: Source, cache: Cache, servicer: AdsServicer, liveness: Liveness) -> web.Application:
     """The application to serve; it looks at the parts as they are at each request."""
 
     async def livez(_: web.Request) -> web.Response:
-        # That this is answered at all is the point: the event loop turns.
-        return web.Response(text="ok\n")
+        # That this is answered at all says that the event loop turns.
+        if await liveness.answers():
+            return web.Response(text="ok\n")
+        return web.Response(status=503, text="gRPC does not answer\n")
 
     async def readyz(_: web.Request) -> web.Response:
         # A state that has grown old is still better than none: no client gains by losing its control plane.
@@ -36,8 +42,7 @@ def application(source: Source, cache: Cache, servicer: AdsServicer) -> web.Appl
         )
 
     async def show_metrics(_: web.Request) -> web.Response:
-        metrics.synced.set(cache.synced)
-        metrics.age_seconds.set(source.age())
+        _look(source, cache)
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def debug(_: web.Request) -> web.Response:
@@ -69,8 +74,8 @@ def application(source: Source, cache: Cache, servicer: AdsServicer) -> web.Appl
 
     async def clients(_: web.Request) -> web.Response:
         with cache.lock:
-            found = [_client(stream) for stream in servicer.streams]
-        return _json(found)
+            found = [(stream, tuple(stream.session.held())) for stream in servicer.streams]
+        return _json([_client(stream, held) for stream, held in found])
 
     app = web.Application()
     app.add_routes(
@@ -88,10 +93,20 @@ def application(source: Source, cache: Cache, servicer: AdsServicer) -> web.Appl
     return app
 
 
-def _client(stream: Stream) -> Mapping[str, Any]:
+def _look(source: Source, cache: Cache) -> None:
+    """Takes what is not counted as it happens."""
+    metrics.synced.set(cache.synced)
+    metrics.age_seconds.set(source.age())
+    with cache.lock:
+        asked_for = Counter(key.type for key in cache.resources())
+    for kind in ResourceType:
+        metrics.subscriptions.labels(kind.label).set(asked_for[kind])
+
+
+def _client(stream: Stream, found: Iterable[Held]) -> Mapping[str, Any]:
     node = stream.session.node
     resources: dict[str, list[Mapping[str, Any]]] = {}
-    for held in stream.session.held():
+    for held in found:
         resources.setdefault(held.type.label, []).append(
             {
                 "name": held.name,

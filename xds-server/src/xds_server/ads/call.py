@@ -1,15 +1,17 @@
 """One call of grpc's server, driven by what happens to it rather than by a thread or a task of its own.
 
-A control plane has thousands of calls open that say something now and then. grpc's public ways to serve them cost a
-thread for each, or about twice the CPU: asyncio is woken through a socket, a future and a coroutine for every message
+A control plane has thousands of calls open that say something now and then. grpc's public ways to serve them cost two
+threads for each, or nearly twice the CPU: asyncio is woken through a socket, a future and a coroutine for every message
 (docs/benchmarks.md has the figures). Below both is one queue of completed operations, and one thread of grpc's own
 that calls whoever waits for each. Here the operations of a call are started on that queue directly.
 
-This module is all that knows of grpc's internals: ``_rpc_event.call``, two operations of ``cygrpc``, and the attribute
-``experimental_non_blocking`` of a handler, with which grpc's own health service serves its watches. It knows nothing
-of xDS.
+This module is all that knows how: a method with ``experimental_non_blocking`` is given a function to end its call with;
+``_rpc_event.call`` of its context starts operations of ``cygrpc``; when one has completed, grpc's thread calls what was
+given with it. Another ``experimental_thread_pool`` keeps new calls apart from methods that block. It knows nothing of
+xDS.
 """
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -25,8 +27,8 @@ _GO_ON: tuple[None, tuple[()]] = (None, ())
 """What grpc's thread expects of whoever takes an event: no call is over, nobody else is to be told."""
 
 
-class Server(Protocol):
-    """Whoever serves a call. Called by grpc's threads, one event after another; must not block."""
+class Handler(Protocol):
+    """Whoever handles a call. Told by grpc's threads, of one event after another; must not block."""
 
     def received(self, message: bytes) -> None:
         """Takes a message of the client."""
@@ -38,82 +40,90 @@ class Server(Protocol):
         """What was written last is on its way: the next message may be written."""
 
     def ended(self) -> None:
-        """The call is over, however that came."""
+        """The call is over, however that came; nothing more is told."""
 
 
 class Call:
-    """A bidirectional call that a handler was given.
+    """A bidirectional call, as grpc gives it to a method.
 
     Args:
-        context: The handler's second argument.
+        context: The method's second argument.
         respond: Its third.
 
     Attributes:
         peer: The client's address.
-        is_ending: Whether it was ended from here.
     """
 
     def __init__(self, context: grpc.ServicerContext, respond: Callable[[None], None]) -> None:
         self._context = context
         self._respond = respond
         self._core: Any = context._rpc_event.call  # type: ignore[attr-defined] # noqa: SLF001
+        self._handler: Handler | None = None
+        self._end = threading.Lock()
         self.peer = context.peer()
-        self.is_ending = False
 
-    def serve(self, server: Server) -> None:
-        """Tells the server of everything from now on."""
-        self._server = server
-        if self._context.add_callback(server.ended):
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was ended from here."""
+        return self._end.locked()
+
+    def serve(self, handler: Handler) -> None:
+        """Tells the handler of everything from now on."""
+        self._handler = handler
+        if self._context.add_callback(self._over):
             self._context.send_initial_metadata(())
             self._read()
         else:
-            server.ended()
+            self._over()
 
     def write(self, message: bytes) -> None:
-        """Writes a message. Only one at a time, and none after the end."""
+        """Writes a message. Only one at a time, and none after the end: grpc would drop it without a word."""
         self._core.start_server_batch((cygrpc.SendMessageOperation(message, _NO_FLAGS),), self._on_written)
 
     def end(self, code: grpc.StatusCode, details: str) -> None:
-        """Ends the call with a status, after what was written; the first status counts."""
-        if not self.is_ending:
-            self.is_ending = True
+        """Ends the call with a status, after what was written; the first end counts."""
+        if self._end.acquire(blocking=False):
             self._context.set_code(code)
             self._context.set_details(details)
             self._respond(None)
 
     def cancel(self) -> None:
         """Ends the call at once, with what is being written."""
-        self.is_ending = True
+        self._end.acquire(blocking=False)
         self._context.cancel()
+
+    def guard(self, step: Callable[..., None], *args: bytes) -> None:
+        """Takes a step of the handler's. An error in it ends this call, and not the thread that serves them all."""
+        try:
+            step(*args)
+        except Exception:
+            log.exception("a stream ends because of an error in the server", peer=self.peer)
+            self.end(grpc.StatusCode.INTERNAL, "an error in the server; its log says more")
 
     def _read(self) -> None:
         self._core.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_read)
 
     def _on_read(self, event: Any) -> tuple[None, tuple[()]]:
         message = event.batch_operations[0].message()
-        if message is None:
-            self._tell(self._server.finished)
-        else:
-            self._tell(self._received, message)
+        handler = self._handler
+        if handler is not None and message is None:
+            self.guard(handler.finished)
+        elif handler is not None and not self.is_ending:
+            self.guard(handler.received, message)
+            self.guard(self._read)
         return _GO_ON
-
-    def _received(self, message: bytes) -> None:
-        if not self.is_ending:
-            self._server.received(message)
-            self._read()
 
     def _on_written(self, event: Any) -> tuple[None, tuple[()]]:
-        if event.success:
-            self._tell(self._server.written)
+        handler = self._handler
+        if handler is not None and event.success:
+            self.guard(handler.written)
         return _GO_ON
 
-    def _tell(self, tell: Callable[..., None], *args: bytes) -> None:
-        """An error in one call must not end the thread that serves them all."""
-        try:
-            tell(*args)
-        except Exception:
-            log.exception("a call ends because of an error in its handler")
-            self.end(grpc.StatusCode.INTERNAL, "an error in the server; its log says more")
+    def _over(self) -> None:
+        """Parts from the handler, so that neither waits for the garbage collector."""
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.ended()
 
 
 def method_handler(

@@ -30,7 +30,7 @@ MAX_STREAMS = 20_000
 WRITE_SECONDS = 30.0
 """How long a client may leave a response unread before it is given up."""
 GATHER_SECONDS = 0.1
-"""How close changes are gathered into one response: no stream gets more than ten of a type a second unasked."""
+"""How close changes are gathered: no stream is told of changes more than ten times a second."""
 MAX_NAMES_LOGGED = 5
 
 log = structlog.get_logger()
@@ -147,7 +147,7 @@ class Stream:
     ) -> None:
         self.number = number
         self.call = call
-        self.session = Session(cache, asked=self._asked, changed=self._changed)
+        self.session = Session(cache, asked=self._asked, settled=self._settled)
         self.writing_since = float("inf")
         """When the response that is being written was begun; infinite if none is."""
         self.log = log.bind(stream=number, peer=call.peer)
@@ -193,9 +193,9 @@ class Stream:
     def ended(self) -> None:
         """Leaves nothing behind."""
         with self._cache.lock:
+            self._forget(self.number)
             self.session.close()
             self._round.clear()
-            self._forget(self.number)
         self.log.info("stream closed", node=self.session.node.id)
 
     def give_up(self) -> None:
@@ -212,22 +212,22 @@ class Stream:
         """What the client asks for is answered without delay, by who has taken the request."""
         self._has_news = True
 
-    def _changed(self) -> None:
+    def _settled(self) -> None:
         """Lets the first change after a quiet moment out at once, and gathers those that follow closely."""
         if self._is_waiting:
             return
-        if time.monotonic() >= self._quiet_until:
+        wait = self._quiet_until - time.monotonic()
+        if wait <= 0:
             self._has_news = True
-            self._write()
+            self.call.guard(self._write)
         else:
             self._is_waiting = True
-            self._loop.call_later(self._quiet_until - time.monotonic(), self._waited)
+            self._loop.call_later(wait, self._waited)
 
     def _waited(self) -> None:
         with self._cache.lock:
             self._is_waiting = False
-            self._has_news = True
-            self._write()
+            self._settled()
 
     def _write(self) -> None:
         """Writes the next response, unless one is being written: whoever ends that comes here again."""

@@ -17,7 +17,7 @@ from xds_server.cache import WILDCARD, Cache, Key, key_of
 from xds_server.resources import names as spellings
 from xds_server.resources.types import Resource, ResourceType
 
-MAX_NAMES = 20_000
+MAX_NAMES = 10_000
 """Subscriptions of one type on one stream."""
 MAX_NAME_LENGTH = 2_048
 MAX_NODE_BYTES = 65_536
@@ -181,17 +181,18 @@ class _Subscription:
     def reject(self, response: _Unanswered, words: str) -> Rejection:
         """Takes the news that the client refuses a response."""
         rejection = Rejection(response.version, response.names, words[:MAX_WORDS_LENGTH])
-        self.rejections.update(dict.fromkeys(response.names, rejection))
+        self.rejections.update((name, rejection) for name in response.names if name in self.sent)
         return rejection
 
     def cross(self, requested: Collection[str]) -> None:
         """Takes a request that was sent before the client had seen the last response.
 
         It is not acted upon, as the answer to that response has all names again. But who gives up a name and asks
-        for it anew in between must be sent it anew, unless it is in what the client was still to read.
+        for it anew in between must be sent it anew, even if it is in what the client was still to read: it may have
+        read that while it did not want it.
         """
         self.was_named |= bool(requested)
-        self.given_up |= self.names.difference(requested) - self.unread()
+        self.given_up |= self.names.difference(requested)
 
     def unread(self) -> set[str]:
         """Names of what the client may still have to read."""
@@ -209,15 +210,15 @@ class Session:
     Args:
         cache: Where resources come from.
         asked: Called when ``next`` may have something because the client asked; must not block.
-        changed: The same because something changed, which may wait a little while more changes gather.
+        settled: The same because something changed, which may wait a little while more changes gather.
     """
 
-    def __init__(self, cache: Cache, *, asked: Callable[[], None], changed: Callable[[], None]) -> None:
+    def __init__(self, cache: Cache, *, asked: Callable[[], None], settled: Callable[[], None]) -> None:
         self.node = base_pb2.Node()
         self.namespace = DEFAULT_NAMESPACE
         self._cache = cache
         self._asked = asked
-        self._changed = changed
+        self._settled = settled
         self._identified = False
         self._closed = False
         self._responses = 0
@@ -262,7 +263,7 @@ class Session:
 
     def settled(self) -> None:
         """Takes the news that this was all that changed at once."""
-        self._changed()
+        self._settled()
 
     def next(self) -> Response | None:
         """The next response to write, of what is true now; None if the client has all it should."""
@@ -290,6 +291,8 @@ class Session:
             if subscription.wildcard:
                 self._cache.unsubscribe_all(self, kind)
         self._subscriptions.clear()
+        # Whoever is called holds this session: neither is to wait for the garbage collector.
+        self._asked = self._settled = _nobody
 
     def held(self) -> Iterator[Held]:
         """What the client has, as far as the server knows, name by name."""
@@ -440,6 +443,10 @@ class Session:
 
     def _key(self, kind: ResourceType, name: str) -> Key:
         return key_of(kind, name, self.namespace)
+
+
+def _nobody() -> None:
+    """Is called when nobody listens any more."""
 
 
 def _check(added: Collection[str], total: int) -> None:

@@ -4,7 +4,7 @@ For tools that speak the protocol, such as grpcdebug, and for grpcurl by reflect
 https://github.com/grpc/proposal/blob/master/A40-csds-support.md
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -62,19 +62,18 @@ class StatusServicer:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "node_matchers are not supported; leave them out")
         without = request.exclude_resource_contents
         with self._cache.lock:
-            return csds_pb2.ClientStatusResponse(
-                config=[_client(stream, exclude_contents=without) for stream in self._ads.streams]
-            )
+            found = [(stream, tuple(stream.session.held())) for stream in self._ads.streams]
+        return csds_pb2.ClientStatusResponse(
+            config=[_client(stream, held, exclude_contents=without) for stream, held in found]
+        )
 
 
-def _client(stream: Stream, *, exclude_contents: bool) -> csds_pb2.ClientConfig:
+def _client(stream: Stream, found: Iterable[Held], *, exclude_contents: bool) -> csds_pb2.ClientConfig:
     """One stream; a client with several targets has several, with one node."""
     return csds_pb2.ClientConfig(
         node=stream.session.node,
         client_scope=f"stream {stream.number} from {stream.call.peer}",
-        generic_xds_configs=[
-            _config(held, exclude_contents=exclude_contents) for held in stream.session.held()
-        ],
+        generic_xds_configs=[_config(held, exclude_contents=exclude_contents) for held in found],
     )
 
 

@@ -17,8 +17,11 @@ from xds_server.errors import ApiError, ExpiredError, MalformedObjectError
 
 CONNECT_TIMEOUT = 3.0
 """Seconds to connect to the API server."""
-ANSWER_TIMEOUT = 10.0
-"""Seconds that it may think before it answers, and be silent for in the midst of an answer; a watch begins at once."""
+LIST_TIMEOUT = 20.0
+"""Seconds that it may be silent for before and in the midst of a list: an overloaded server may let a request wait for
+15, see https://kubernetes.io/docs/concepts/cluster-administration/flow-control/."""
+WATCH_TIMEOUT = 10.0
+"""Seconds to the head of a watch, which comes at once."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """Of one watch event; the API server stores no object larger than a tenth of that."""
 _GONE = 410
@@ -61,7 +64,7 @@ class Api:
         Raises:
             ApiError: There was no answer, or not a good one; ExpiredError if it was 410.
         """
-        response = self._open(path, query)
+        response = self._open(path, query, LIST_TIMEOUT)
         try:
             return bytes(response.read())
         except urllib3.exceptions.HTTPError as error:
@@ -75,7 +78,7 @@ class Api:
         Raises:
             ApiError: As for get, or no more came for `silence` seconds.
         """
-        response = self._open(path, query)
+        response = self._open(path, query, WATCH_TIMEOUT)
         buffer = bytearray()
         try:
             _allow_silence(response, silence)
@@ -93,13 +96,13 @@ class Api:
             # Not back into the pool: a watch that was left half-way has bytes to come.
             response.close()
 
-    def _open(self, path: str, query: Mapping[str, str]) -> urllib3.HTTPResponse:
+    def _open(self, path: str, query: Mapping[str, str], timeout: float) -> urllib3.HTTPResponse:
         try:
             # Reads the service account's token again, hence may fail as a file can.
             request = self._client.param_serialize(
                 "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
             )
-            answer = self._client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, ANSWER_TIMEOUT))
+            answer = self._client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, timeout))
         except (urllib3.exceptions.HTTPError, client.ApiException, config.ConfigException, OSError) as error:
             raise ApiError(_explain(error)) from error
         response: urllib3.HTTPResponse = answer.response
@@ -116,7 +119,11 @@ def _load_service_account(settings: client.Configuration) -> None:
 
 
 def _allow_silence(response: urllib3.HTTPResponse, seconds: float) -> None:
-    """Sets how long the server may be silent from now on: urllib3 has one deadline for the head and the body."""
+    """Sets how long the server may be silent from now on: urllib3 has one deadline for the head and the body.
+
+    There is no socket to set it on if the server answers with "Connection: close", as no Kubernetes API server does to a
+    watch: then it has to send something every few seconds.
+    """
     connection = response.connection
     if connection is not None and connection.sock is not None:
         connection.sock.settimeout(seconds)
