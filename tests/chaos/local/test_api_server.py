@@ -53,7 +53,7 @@ def heal(api: ApiStub) -> None:
 
 
 OUTAGES = [
-    pytest.param("refuses connections", refusing, 65, id="refusing"),
+    pytest.param("refuses connections", refusing, 75, id="refusing"),
     pytest.param("refuses connections", refusing, 10, id="refusing shortly", marks=pytest.mark.short),
     pytest.param("hangs", failing("hang"), 35, id="hanging"),
     pytest.param("hangs up on every request", failing("close"), 10, id="closing"),
