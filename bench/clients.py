@@ -14,8 +14,8 @@ from typing import Any
 from bench import running as bench
 from bench.report import Report
 from tests.interop.mesh import Mesh
-from tests.local import objects, running
-from tests.local.running import Running
+from tests.support import objects, running
+from tests.support.running import Running
 
 CALLER = Path(__file__).with_name("caller.py")
 SERVICES = 200

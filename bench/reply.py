@@ -13,9 +13,9 @@ from pathlib import Path
 from bench import running
 from bench.report import Report
 from tests.chaos.mesh import bootstrap
-from tests.local.running import Running, environment, free_port
-from tests.local.waiting import wait_until
-from tests.local.xds_server import XdsServer
+from tests.support.running import Running, environment, free_port
+from tests.support.waiting import wait_until
+from tests.support.xds_server import XdsServer
 
 TARGET = "xds:///service-0.default:50051"
 PAUSE = 0.25

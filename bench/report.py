@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from docs.publish import publish, table
+from tools.publish import publish, table
 
 DOCS = Path(__file__).parents[1] / "docs"
 COLOURS = ("#1f6f8b", "#c8702f", "#7a9e4e", "#8c6bb1", "#8a8a8a")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.local import objects, running
-from tests.local.running import Running
-from tests.local.xds_server import XdsServer
+from tests.support import objects, running
+from tests.support.running import Running
+from tests.support.xds_server import XdsServer
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / ".build" / "bench"

@@ -11,8 +11,8 @@ from typing import Any
 from bench import running
 from bench.fanout import API, PEER, ratio_to
 from bench.report import Report
-from tests.local.waiting import wait_until
-from tests.local.xds_server import XdsServer
+from tests.support.waiting import wait_until
+from tests.support.xds_server import XdsServer
 
 STREAMS = 100
 ENDPOINTS = 10

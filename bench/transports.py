@@ -9,7 +9,7 @@ from bench import running
 from bench.bare import ENDPOINTS, WAYS
 from bench.fanout import PEER, ratio_to
 from bench.report import Report
-from tests.local.running import Running, environment, free_port
+from tests.support.running import Running, environment, free_port
 
 
 def measure(report: Report) -> None:

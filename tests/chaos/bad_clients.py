@@ -16,9 +16,9 @@ from tests.chaos.crowd import Crowd
 from tests.chaos.followers import TYPES
 from tests.chaos.load import Client
 from tests.chaos.mesh import BIG, NAME, TARGET, bootstrap, streams
-from tests.local.ads import AdsClient
-from tests.local.waiting import wait_until
-from tests.local.xds_server import XdsServer
+from tests.support.ads import AdsClient
+from tests.support.waiting import wait_until
+from tests.support.xds_server import XdsServer
 
 NOT_READING = 50
 MANY_NAMES = 10_000

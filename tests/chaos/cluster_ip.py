@@ -10,7 +10,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from tests.local.running import free_port
+from tests.support.running import free_port
 
 
 class ClusterIp:

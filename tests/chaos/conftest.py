@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.publish import publish, table
+from tools.publish import publish, table
 from tests.chaos.load import Load
 from tests.chaos.mesh import Mesh
 from tests.chaos.scenario import HEAD, Console, Row, Scenario

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.local import running
-from tests.local.running import Running
-from tests.local.waiting import DEADLINE, wait_until
+from tests.support import running
+from tests.support.running import Running
+from tests.support.waiting import DEADLINE, wait_until
 
 CALLER = Path(__file__).with_name("caller.py")
 CLIENTS = 4

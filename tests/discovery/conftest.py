@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from tests.discovery.api_stub import ApiStub, endpoint_slice, service
+from tests.support.api_stub import ApiStub, endpoint_slice, service
 from tests.discovery.found import Found
 from xds_server.discovery import backoff, reflector
 from xds_server.discovery.kubernetes import KubernetesSource

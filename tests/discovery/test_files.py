@@ -10,7 +10,7 @@ import yaml
 from structlog.testing import capture_logs
 
 from servicekit.errors import ConfigurationError
-from tests.discovery.api_stub import endpoint_slice, service
+from tests.support.api_stub import endpoint_slice, service
 from tests.discovery.found import Found
 from xds_server.discovery.files import FilesSource
 

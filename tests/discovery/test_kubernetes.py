@@ -8,7 +8,7 @@ import urllib3
 from structlog.testing import capture_logs
 
 from servicekit.errors import ConfigurationError
-from tests.discovery.api_stub import endpoint_slice, service
+from tests.support.api_stub import endpoint_slice, service
 from xds_server.discovery import backoff
 from xds_server.discovery.api import Api
 from xds_server.discovery.kubernetes import KubernetesSource

@@ -14,9 +14,9 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from tests.discovery.api_stub import ApiStub, endpoint_slice, service
-from tests.local.waiting import wait_until
-from tests.local.xds_server import XdsServer
+from tests.support.api_stub import ApiStub, endpoint_slice, service
+from tests.support.waiting import wait_until
+from tests.support.xds_server import XdsServer
 from xds_server.resources.types import ResourceType
 
 SCALE = float(os.environ.get("SCALE", "0.01"))

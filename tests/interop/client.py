@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
-from tests.local.waiting import DEADLINE, wait_until
+from tests.support.waiting import DEADLINE, wait_until
 
 TIMEOUT = 10.0
 """Seconds that a call may take."""

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from docs.publish import publish, table
+from tools.publish import publish, table
 from tests.interop import envoy
 from tests.interop.client import Client, Program
 from tests.interop.languages import LANGUAGES, Language
 from tests.interop.mesh import Greeter, Mesh
-from tests.local import running
+from tests.support import running
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "interop.md"
 GREETERS = 4

@@ -21,8 +21,8 @@ from greeter.v1.greeter_pb2 import SayHelloRequest
 from greeter.v1.greeter_pb2_grpc import GreeterStub
 from tests.interop.client import TIMEOUT, Replies
 from tests.interop.languages import BUILD, ROOT, Language, run
-from tests.local import running
-from tests.local.waiting import DEADLINE, wait_until
+from tests.support import running
+from tests.support.waiting import DEADLINE, wait_until
 
 _PINNED = ROOT / "requirements" / "envoy.txt"
 _RETRY_EVERY = 0.1

@@ -6,9 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.local import objects, running
-from tests.local.running import Running
-from tests.local.xds_server import XdsServer
+from tests.support import objects, running
+from tests.support.running import Running
+from tests.support.xds_server import XdsServer
 
 SERVICE = "hello-server"
 NAME = f"{SERVICE}.default:50051"

@@ -8,8 +8,8 @@ import pytest
 from tests.interop.client import Client, Replies, alternate, call_until
 from tests.interop.conftest import Start
 from tests.interop.mesh import NAME, SERVICE, TARGET, Greeter, Mesh
-from tests.local import objects
-from tests.local.waiting import wait_until
+from tests.support import objects
+from tests.support.waiting import wait_until
 
 TARGETS = 200
 SPELLINGS = [

@@ -8,7 +8,7 @@ import pytest
 from tests.interop.client import Program
 from tests.interop.languages import BUILD, CLIENTS, GO, LANGUAGES, run
 from tests.interop.mesh import NAME, TARGET, Mesh
-from tests.local import running
+from tests.support import running
 
 CSDS = "envoy.service.status.v3.ClientStatusDiscoveryService"
 

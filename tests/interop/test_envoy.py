@@ -8,7 +8,7 @@ import pytest
 from tests.interop.client import call_until
 from tests.interop.envoy import ENVOY, Envoy
 from tests.interop.mesh import NAME, SERVICE, TARGET, Mesh
-from tests.local.waiting import wait_until
+from tests.support.waiting import wait_until
 
 COUNTERS = {
     "CDS": r"^cluster_manager\.cds\.update_success$",

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.local import running
-from tests.local.running import Running
-from tests.local.waiting import wait_until
+from tests.support import running
+from tests.support.running import Running
+from tests.support.waiting import wait_until
 
 SERVERS = ("hello-server", "howdy-server")
 CLIENTS = ("hello-client", "howdy-client")

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.local import objects
-from tests.local.ads import AdsClient
-from tests.local.objects import Object
-from tests.local.waiting import wait_until
-from tests.local.xds_server import XdsServer
+from tests.support import objects
+from tests.support.ads import AdsClient
+from tests.support.objects import Object
+from tests.support.waiting import wait_until
+from tests.support.xds_server import XdsServer
 
 GOOD = "good.default:50051"
 WEB = "web.default:50051"

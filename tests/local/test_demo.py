@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.demo import CLIENTS, SERVERS, Demo, alive
-from tests.local.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

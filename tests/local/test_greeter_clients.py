@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.local import running
-from tests.local.running import Running
-from tests.local.waiting import wait_until
+from tests.support import running
+from tests.support.running import Running
+from tests.support.waiting import wait_until
 
 TARGET = "xds:///hello-server.default:50051"
 

@@ -16,9 +16,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from greeter.v1.greeter_pb2 import SayHelloRequest, SayHelloResponse
 from greeter.v1.greeter_pb2_grpc import GreeterStub
-from tests.local import running
-from tests.local.running import Running
-from tests.local.waiting import DEADLINE, wait_until
+from tests.support import running
+from tests.support.running import Running
+from tests.support.waiting import DEADLINE, wait_until
 
 SERVICES = ("", "greeter.v1.Greeter")
 

@@ -15,8 +15,9 @@ from typing import IO
 
 import pytest
 
-from tests.local import demo, running
-from tests.local.waiting import DEADLINE, wait_until
+from tests.local import demo
+from tests.support import running
+from tests.support.waiting import DEADLINE, wait_until
 
 
 def local_demo(*arguments: str, **settings: str) -> tuple[int, str, str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.local import objects, running
-from tests.local.running import Running
-from tests.local.waiting import wait_until
-from tests.local.xds_server import XdsServer
+from tests.support import objects, running
+from tests.support.running import Running
+from tests.support.waiting import wait_until
+from tests.support.xds_server import XdsServer
 
 GRPC_PORT = {"name": "grpc", "port": 50051}
 CALL = Path(__file__).with_name("call.py")

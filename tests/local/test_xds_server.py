@@ -18,11 +18,11 @@ from envoy.service.status.v3.csds_pb2_grpc import ClientStatusDiscoveryServiceSt
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.local import objects, running
-from tests.local.ads import AdsClient
-from tests.local.running import Running
-from tests.local.waiting import wait_until
-from tests.local.xds_server import XdsServer
+from tests.support import objects, running
+from tests.support.ads import AdsClient
+from tests.support.running import Running
+from tests.support.waiting import wait_until
+from tests.support.xds_server import XdsServer
 
 ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 HEALTH = health_pb2.HealthCheckResponse

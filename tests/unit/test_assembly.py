@@ -4,13 +4,16 @@ import itertools
 
 import pytest
 
-from xds_server.discovery import assembly, objects
-from xds_server.model import Endpoint, Port, Service, ServiceName, SocketAddress
+from tests.support.convert import convert
+from xds_server.mesh.services import NOTHING, Assembled, assemble
+from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
+
+WEB = PortName(ServiceName("shop", "web"), 80)
 
 
 def service(*ports, name="web", **spec):
     ports = ports or ({"name": "grpc", "port": 80},)
-    return objects.convert(
+    return convert(
         {
             "apiVersion": "v1",
             "kind": "Service",
@@ -23,7 +26,7 @@ def service(*ports, name="web", **spec):
 def endpoint_slice(
     *endpoints, ports=({"name": "grpc", "port": 8080},), family="IPv4", name="web-1", **fields
 ):
-    return objects.convert(
+    return convert(
         {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -47,34 +50,28 @@ def at(address, *, zone=None, pod=None, **conditions):
 
 def addresses(service_object, *slices):
     """Per port of the service: the addresses of its endpoints, as text."""
-    found, _ = assembly.assemble(service_object, slices)
-    assert found is not None
-    return [[str(a) for e in port.endpoints for a in e.addresses] for port in found.ports]
+    found = assemble(service_object, slices)
+    assert found.service is not None
+    return [
+        [str(a) for e in found.endpoints[port] for a in e.addresses] for port in found.service.port_names
+    ]
 
 
 def problems(service_object, *slices):
-    return [problem.reason for problem in assembly.assemble(service_object, slices)[1]]
+    return [problem.reason for problem in assemble(service_object, slices).problems]
 
 
 def test_a_service_with_its_endpoints():
-    found, wrong = assembly.assemble(
+    found = assemble(
         service({"name": "grpc", "port": 80, "appProtocol": "grpc"}),
         [endpoint_slice(at("10.0.0.2", zone="b"), at("10.0.0.1", zone="a"))],
     )
-    assert wrong == []
-    assert found == Service(
-        ServiceName("shop", "web"),
-        (
-            Port(
-                "grpc",
-                80,
-                True,
-                (
-                    Endpoint("a", (SocketAddress("10.0.0.1", 8080),)),
-                    Endpoint("b", (SocketAddress("10.0.0.2", 8080),)),
-                ),
-            ),
-        ),
+    endpoints = (
+        Endpoint("a", (SocketAddress("10.0.0.1", 8080),)),
+        Endpoint("b", (SocketAddress("10.0.0.2", 8080),)),
+    )
+    assert found == Assembled(
+        Service(ServiceName("shop", "web"), (Port("grpc", 80, True),)), {WEB: endpoints}, ()
     )
 
 
@@ -152,13 +149,13 @@ def test_headless_services_and_those_without_selector_are_like_any_other(spec):
 
 
 def test_an_external_name_is_not_served_and_says_so():
-    found, wrong = assembly.assemble(service(type="ExternalName"), [])
-    assert found is None
-    assert [p.reason for p in wrong] == ["type ExternalName has no endpoints; it is not served"]
+    found = assemble(service(type="ExternalName"), [])
+    assert found.service is None
+    assert [p.reason for p in found.problems] == ["type ExternalName has no endpoints; it is not served"]
 
 
 def test_without_a_tcp_port_there_is_nothing_to_serve():
-    assert assembly.assemble(service({"name": "dns", "port": 53, "protocol": "UDP"}), []) == (None, [])
+    assert assemble(service({"name": "dns", "port": 53, "protocol": "UDP"}), []) == NOTHING
 
 
 def test_no_pods_is_a_service_without_endpoints():
@@ -199,13 +196,18 @@ def test_a_port_number_out_of_range_harms_only_its_port(port):
     assert problems(service(), item) == [f"port x has the number {port}; expected 1 to 65535"]
 
 
-def test_an_address_in_two_slices_counts_once_and_is_named():
+def test_an_address_in_two_slices_counts_once_and_is_normal():
+    """The controller adds an endpoint to one slice before it removes it from another."""
     first = endpoint_slice(at("10.0.0.1"), name="web-a")
     second = endpoint_slice(at("10.0.0.1"), at("10.0.0.2"), name="web-b")
     assert addresses(service(), first, second) == [["10.0.0.1:8080", "10.0.0.2:8080"]]
-    assert problems(service(), first, second) == [
-        "10.0.0.1:8080 stands in the service's slices more than once; it counts once"
-    ]
+    assert problems(service(), first, second) == []
+
+
+def test_an_address_twice_in_one_slice_counts_once_and_is_named():
+    item = endpoint_slice(at("10.0.0.1"), at("10.0.0.1"))
+    assert addresses(service(), item) == [["10.0.0.1:8080"]]
+    assert problems(service(), item) == ["10.0.0.1:8080 is in the slice more than once; it counts once"]
 
 
 def test_an_address_that_moves_between_slices_is_ready_if_either_says_so():
@@ -221,18 +223,16 @@ class TestDualStack:
     )
 
     def test_a_pod_with_both_families_is_one_endpoint(self):
-        found, wrong = assembly.assemble(service(), [self.four, self.six])
-        assert found is not None
-        assert wrong == []
-        assert found.ports[0].endpoints == (
+        found = assemble(service(), [self.four, self.six])
+        assert found.problems == ()
+        assert found.endpoints[WEB] == (
             Endpoint("", (SocketAddress("10.0.0.2", 8080), SocketAddress("fd00::2", 8080))),
             Endpoint("a", (SocketAddress("10.0.0.1", 8080), SocketAddress("fd00::1", 8080))),
         )
 
     def test_the_first_family_of_the_service_comes_first(self):
-        found, _ = assembly.assemble(service(ipFamilies=["IPv6", "IPv4"]), [self.four, self.six])
-        assert found is not None
-        assert [e.addresses[0].ip for e in found.ports[0].endpoints] == ["fd00::2", "fd00::1"]
+        found = assemble(service(ipFamilies=["IPv6", "IPv4"]), [self.four, self.six])
+        assert [e.addresses[0].ip for e in found.endpoints[WEB]] == ["fd00::2", "fd00::1"]
 
     def test_without_a_target_each_address_is_an_endpoint(self):
         slices = [endpoint_slice(at("10.0.0.1")), endpoint_slice(at("fd00::1"), family="IPv6", name="web-6")]
@@ -240,9 +240,8 @@ class TestDualStack:
 
     def test_two_addresses_of_one_family_are_two_endpoints_whatever_their_target(self):
         item = endpoint_slice(at("10.0.0.1", pod="p"), at("10.0.0.2", pod="p"))
-        found, _ = assembly.assemble(service(), [item])
-        assert found is not None
-        assert [len(e.addresses) for e in found.ports[0].endpoints] == [1, 1]
+        found = assemble(service(), [item])
+        assert [len(e.addresses) for e in found.endpoints[WEB]] == [1, 1]
 
     def test_one_address_spelled_in_two_ways_is_one(self):
         slices = [endpoint_slice(at("fd00::1"), at("FD00:0:0::1"), family="IPv6")]
@@ -254,4 +253,4 @@ def test_order_of_objects_makes_no_difference():
         endpoint_slice(at("10.0.0.1", zone="b"), at("10.0.0.3", zone="a"), name="web-a"),
         endpoint_slice(at("10.0.0.2", zone="a"), name="web-b"),
     ]
-    assert assembly.assemble(service(), slices) == assembly.assemble(service(), slices[::-1])
+    assert assemble(service(), slices) == assemble(service(), slices[::-1])

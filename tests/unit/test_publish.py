@@ -1,10 +1,10 @@
-"""What docs/publish.py writes into documents."""
+"""What tools/publish.py writes into documents."""
 
 from pathlib import Path
 
 import pytest
 
-from docs.publish import publish, table
+from tools.publish import publish, table
 
 DOCUMENT = """# A page
 

@@ -7,7 +7,7 @@ from tests.chaos.load import Load
 from tests.chaos.scenario import Scenario
 from tests.cluster import readiness
 from tests.cluster.kube import Cluster
-from tests.local.waiting import DEADLINE
+from tests.support.waiting import DEADLINE
 
 HELLO = "hello-server"
 RECOVERED = "the last new pod seen ready → each client answered by each new pod"

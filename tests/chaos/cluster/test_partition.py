@@ -8,7 +8,7 @@ from tests.chaos.cluster.pods import CallerPods
 from tests.chaos.load import Load
 from tests.cluster import faults
 from tests.cluster.kube import Cluster
-from tests.local.waiting import wait_until
+from tests.support.waiting import wait_until
 
 HELLO = "hello-server"
 SECONDS = 75

@@ -11,7 +11,7 @@ from tests.chaos.cluster.news import HELLO, new_pods
 from tests.chaos.cluster.pods import CallerPods
 from tests.chaos.load import CALLS_A_SECOND, Caller, Load
 from tests.cluster.kube import NAME, Cluster
-from tests.local.waiting import wait_until
+from tests.support.waiting import wait_until
 
 XDS = "xds-server"
 NEWCOMERS = 6

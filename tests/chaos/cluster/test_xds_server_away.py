@@ -12,7 +12,7 @@ from tests.chaos.cluster.pods import CallerPods
 from tests.chaos.load import Load
 from tests.cluster import readiness
 from tests.cluster.kube import NAME, Cluster
-from tests.local.waiting import wait_until
+from tests.support.waiting import wait_until
 
 HELLO = "hello-server"
 XDS = "xds-server"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.chaos.mesh import Mesh, age, metric
-from tests.discovery.api_stub import PLURALS, ApiStub
-from tests.local.waiting import wait_until
-from tests.local.xds_server import XdsServer
+from tests.support.api_stub import PLURALS, ApiStub
+from tests.support.waiting import wait_until
+from tests.support.xds_server import XdsServer
 from xds_server.discovery.api import LIST_TIMEOUT
 from xds_server.discovery.backoff import Backoff
 

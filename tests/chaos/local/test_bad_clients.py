@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.bad_clients import KINDS, NOT_READING, again_and_again, never_reading
 from tests.chaos.load import CLIENTS
 from tests.chaos.mesh import Mesh, metric, streams
-from tests.local.waiting import wait_until
+from tests.support.waiting import wait_until
 
 SECONDS = 5
 PROMPTLY = 10.0

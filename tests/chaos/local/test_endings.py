@@ -9,8 +9,8 @@ import pytest
 from tests.chaos.cluster_ip import ClusterIp
 from tests.chaos.crowd import Crowd
 from tests.chaos.mesh import GRACE, HOWDY_TARGET, LATE, NAME, TARGET, Mesh, bootstrap
-from tests.local.ads import AdsClient
-from tests.local.waiting import wait_until
+from tests.support.ads import AdsClient
+from tests.support.waiting import wait_until
 
 DRAIN_DELAY = 5
 """Seconds, the default."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.chaos.crowd import Crowd
 from tests.chaos.load import CLIENTS
 from tests.chaos.mesh import NAME, Mesh, Pod
-from tests.local.xds_server import XdsServer
+from tests.support.xds_server import XdsServer
 from xds_server.ads.servicer import GATHER_SECONDS
 
 CHANGES_A_MINUTE = 1_000

@@ -15,9 +15,9 @@ import pytest
 from tests.chaos.load import Load
 from tests.chaos.log_pipe import LogPipe
 from tests.chaos.mesh import GRACE, HOWDY_TARGET, TARGET, Mesh, age, bootstrap, metric
-from tests.local.running import Running, records
-from tests.local.waiting import wait_until
-from tests.local.xds_server import XdsServer
+from tests.support.running import Running, records
+from tests.support.waiting import wait_until
+from tests.support.xds_server import XdsServer
 
 RECOVERED = "a new pod ready → each client answered by it, meanwhile"
 GREETINGS = ("Hello", "Howdy")

@@ -9,9 +9,9 @@ from tests.chaos.cluster_ip import ClusterIp
 from tests.chaos.crowd import Crowd
 from tests.chaos.load import CLIENTS
 from tests.chaos.mesh import LATE, NAME, Mesh, kill, streams
-from tests.local.ads import AdsClient
-from tests.local.waiting import wait_until
-from tests.local.xds_server import XdsServer
+from tests.support.ads import AdsClient
+from tests.support.waiting import wait_until
+from tests.support.xds_server import XdsServer
 
 TARGETS = [NAME, "hello-server", "howdy-server.default", "hello-server.default.svc.cluster.local:grpc"]
 AGE = 10

@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.load import Client
 from tests.chaos.mesh import TARGET, Mesh, bootstrap, kill
-from tests.local.waiting import wait_until
+from tests.support.waiting import wait_until
 
 RECOVERED = "xds-server ready → each client answered by the pod that is new since"
 

@@ -14,7 +14,7 @@ from grpc_csds import ClientStatusDiscoveryServiceServicer
 
 from greeter.v1.greeter_pb2 import SayHelloRequest
 from greeter.v1.greeter_pb2_grpc import GreeterStub
-from greeting.client import bootstrap, discovery
+from greeting.client import bootstrap, csds
 from greeting.client.advice import is_xds_server_unreachable, mend
 from greeting.client.bootstrap import Bootstrap
 from greeting.client.failures import Failures
@@ -77,7 +77,7 @@ class _Client:
         self._stub = GreeterStub(channel)
         self._bootstrap = bootstrap
         self._clock = asyncio.get_running_loop().time
-        self._history = discovery.History()
+        self._history = csds.History()
         self._failures = Failures()
         self._connected = True
         self._minute = Spread()
@@ -134,7 +134,7 @@ class _Client:
         if self._bootstrap is None:
             return
         response = ClientStatusDiscoveryServiceServicer.FetchClientStatus(None, None)
-        found = discovery.resources(response, self._settings.target)
+        found = csds.resources(response, self._settings.target)
         for message in self._history.look(found, self._clock(), connected=self._connected):
             _tell(message)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.local.waiting import DEADLINE, wait_until
+from tests.support.waiting import DEADLINE, wait_until
 
 BIN = Path(sys.executable).parent
 _PASSED_ON = ("HOME", "LANG", "PATH", "TMPDIR")

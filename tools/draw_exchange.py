@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws what was said on one ADS stream, as a Mermaid sequence diagram, from xds-server's own log.
 
-    LOG_LEVEL=DEBUG LOG_FORMAT=json ./taskw local | docs/draw_exchange.py hello-client.default
+    LOG_LEVEL=DEBUG LOG_FORMAT=json ./taskw local | tools/draw_exchange.py hello-client.default
 
 reads until the demo ends (Ctrl-C) and draws the first stream of that node. The diagram in docs/ is its work.
 """

@@ -6,9 +6,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.local import running
-from tests.local.running import Running
-from tests.local.waiting import wait_until
+from tests.support import running
+from tests.support.running import Running
+from tests.support.waiting import wait_until
 
 
 class XdsServer(Running):

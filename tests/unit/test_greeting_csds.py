@@ -7,7 +7,7 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.status.v3.csds_pb2 import ClientStatusResponse
 from google.protobuf.json_format import ParseDict
 
-from greeting.client.discovery import PATIENCE, History, resources
+from greeting.client.csds import PATIENCE, History, resources
 from greeting.client.message import Message
 
 TARGET = "xds:///hello-server.default:50051"

@@ -1,13 +1,15 @@
-"""One service of the model from its Kubernetes objects: pure, and forgiving of each object by itself.
+"""One service and its endpoints, from its Kubernetes objects. Each object is judged by itself.
 
 Follows what kube-proxy does with the same objects. The rules that are not obvious:
 
-- Slices are joined to the service's ports *by port name*; the number comes from the slice, so it may differ
+- Slices are joined to the service's ports *by port name*; the port number comes from the slice, so it may differ
   between slices (a named targetPort) and from the service's own.
-- ``ready`` nil means ready, ``serving`` nil means as ready, ``terminating`` nil means no. A terminating endpoint
-  gets nothing new, unless no endpoint of the port is ready: then those that still serve are used (KEP-1669).
-- An endpoint that stands in two slices, as happens while the controller moves it, counts once.
-- A dual-stack pod stands in a slice of each family under one targetRef: it is one endpoint with two addresses.
+- ``ready`` nil means ready, ``serving`` nil means the same as ``ready``, ``terminating`` nil means no. A terminating
+  endpoint receives nothing new, unless no endpoint of the port is ready: then those that still serve are used
+  (KEP-1669).
+- An endpoint that is in two slices counts once. The controller may add it to one slice before it removes it from
+  another, so that is normal and no problem.
+- A dual-stack pod is in a slice of each family under one targetRef: it is one endpoint with two addresses.
 
 https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
 """
@@ -15,77 +17,75 @@ https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
 import contextlib
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from xds_server.discovery import objects
-from xds_server.model import Endpoint, Port, Service, ServiceName, SocketAddress
+from xds_server.mesh.problems import Problem
+from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
+from xds_server.objects import core, discovery, meta
 
 GRPC_PROTOCOLS = frozenset({"grpc", "kubernetes.io/h2c"})
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something in an object that can't be used; everything else in it is.
+class Assembled(NamedTuple):
+    """What the objects of one service make.
 
     Attributes:
-        kind: Of the object: Service or EndpointSlice.
-        key: (namespace, name) of the object.
-        reason: What is wrong, and what became of it.
+        service: None if there is nothing that a gRPC client could be sent to (ExternalName, no TCP port).
+        endpoints: Of each port of the service.
+        problems: What had to be left out, in no particular order.
     """
 
-    kind: str
-    key: objects.Key
-    reason: str
+    service: Service | None
+    endpoints: Mapping[PortName, tuple[Endpoint, ...]]
+    problems: tuple[Problem, ...]
+
+
+NOTHING = Assembled(None, {}, ())
 
 
 class _Candidate(NamedTuple):
     """An endpoint of a slice for one port, before the slices are merged."""
 
-    origin: objects.Key
+    origin: meta.Key
     address: SocketAddress
     family: str
     zone: str
     ready: bool
     draining: bool
-    target: objects.TargetRef | None
+    target: discovery.TargetRef | None
 
 
-def assemble(
-    service: objects.Service, slices: Iterable[objects.EndpointSlice]
-) -> tuple[Service | None, list[Problem]]:
-    """Makes the service that clients can ask for, and tells what had to be left out.
-
-    Returns:
-        The service, or None if it has nothing that a gRPC client could be sent to (ExternalName, no TCP port);
-        and the problems, in no particular order.
-    """
-    namespace, name = where = objects.key(service)
-    spec = service.spec or objects.ServiceSpec()
+def assemble(service: core.Service, slices: Iterable[discovery.EndpointSlice]) -> Assembled:
+    """Makes a service and the endpoints of its ports."""
+    namespace, name = where = meta.key(service)
+    spec = service.spec or core.ServiceSpec()
     if spec.type == "ExternalName":
-        return None, [Problem("Service", where, "type ExternalName has no endpoints; it is not served")]
+        reason = "type ExternalName has no endpoints; it is not served"
+        return Assembled(None, {}, (Problem("Service", where, reason),))
     problems: list[Problem] = []
     candidates: dict[str, list[_Candidate]] = {}
-    for item in sorted(slices, key=objects.key):
+    for item in sorted(slices, key=meta.key):
         for port_name, candidate in _read(item, problems):
             candidates.setdefault(port_name, []).append(candidate)
-    families = spec.ip_families or ("IPv4", "IPv6")
     ports = tuple(
-        Port(
-            name=port.name or "",
-            number=port.port,
-            is_grpc=(port.app_protocol or "").lower() in GRPC_PROTOCOLS,
-            endpoints=_merge(candidates.get(port.name or "", ()), families, problems),
-        )
+        Port(port.name or "", port.port, (port.app_protocol or "").lower() in GRPC_PROTOCOLS)
         for port in spec.ports or ()
         if (port.protocol or "TCP") == "TCP"
     )
-    return (Service(ServiceName(namespace, name), ports) if ports else None), problems
+    if not ports:
+        return Assembled(None, {}, tuple(problems))
+    families = spec.ip_families or ("IPv4", "IPv6")
+    assembled = Service(ServiceName(namespace, name), ports)
+    endpoints = {
+        port_name: _merge(candidates.get(port.name, []), families, problems)
+        for port_name, port in zip(assembled.port_names, ports, strict=True)
+    }
+    return Assembled(assembled, endpoints, tuple(problems))
 
 
-def _read(item: objects.EndpointSlice, problems: list[Problem]) -> Iterable[tuple[str, _Candidate]]:
+def _read(item: discovery.EndpointSlice, problems: list[Problem]) -> Iterable[tuple[str, _Candidate]]:
     """(port name, endpoint) for each usable pair in one slice."""
-    origin = objects.key(item)
+    origin = meta.key(item)
 
     def problem(reason: str) -> None:
         problems.append(Problem("EndpointSlice", origin, reason))
@@ -103,7 +103,7 @@ def _read(item: objects.EndpointSlice, problems: list[Problem]) -> Iterable[tupl
                 f"addresses {endpoint.addresses!r} do not start with an IP address; the endpoint is left out"
             )
             continue
-        conditions = endpoint.conditions or objects.Conditions()
+        conditions = endpoint.conditions or discovery.Conditions()
         ready = conditions.ready is not False
         serving = ready if conditions.serving is None else conditions.serving
         terminating = bool(conditions.terminating)
@@ -120,7 +120,7 @@ def _read(item: objects.EndpointSlice, problems: list[Problem]) -> Iterable[tupl
             yield name, candidate
 
 
-def _ports(item: objects.EndpointSlice, problem: Callable[[str], None]) -> Iterable[tuple[str, int]]:
+def _ports(item: discovery.EndpointSlice, problem: Callable[[str], None]) -> Iterable[tuple[str, int]]:
     """(name, number) of each usable port of a slice."""
     for port in item.ports or ():
         if (port.protocol or "TCP") != "TCP":
@@ -136,20 +136,21 @@ def _merge(
 ) -> tuple[Endpoint, ...]:
     """The endpoints of one port: those that may be used, each once, sorted."""
     usable = [c for c in candidates if c.ready] or [c for c in candidates if c.draining]
-    seen: set[SocketAddress] = set()
+    seen: dict[SocketAddress, meta.Key] = {}
     by_target: dict[object, dict[str, _Candidate]] = {}
     for candidate in usable:
-        # gRPC refuses a whole assignment in which one address stands twice.
+        # gRPC rejects a whole assignment that contains one address twice.
         if candidate.address in seen:
-            reason = f"{candidate.address} stands in the service's slices more than once; it counts once"
-            problems.append(Problem("EndpointSlice", candidate.origin, reason))
+            if seen[candidate.address] == candidate.origin:
+                reason = f"{candidate.address} is in the slice more than once; it counts once"
+                problems.append(Problem("EndpointSlice", candidate.origin, reason))
             continue
-        seen.add(candidate.address)
+        seen[candidate.address] = candidate.origin
         target = candidate.target
         identity = (target.kind, target.uid, target.name) if target and target.name else candidate.address
         of_target = by_target.setdefault(identity, {})
         if candidate.family in of_target:
-            # A second address of one family is another endpoint, whatever it calls itself.
+            # A second address of one family is another endpoint, whatever its targetRef says.
             of_target = by_target[candidate.address] = {}
         of_target[candidate.family] = candidate
     order = {family: index for index, family in enumerate(families)}
@@ -163,7 +164,7 @@ def _endpoint(found: Mapping[str, _Candidate], order: Mapping[str, int]) -> Endp
 
 
 def _canonical(text: str) -> str | None:
-    """An IP literal as everybody would write it, so that equal addresses compare equal; None if it is none."""
+    """An IP literal in canonical form, so that equal addresses compare equal; None if the text is not one."""
     for family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError, ValueError):
             return socket.inet_ntop(family, socket.inet_pton(family, text))

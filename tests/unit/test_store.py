@@ -1,0 +1,174 @@
+"""What changes when Kubernetes objects change, and what does not."""
+
+import pytest
+
+from tests.support.convert import convert
+from xds_server.mesh import services
+from xds_server.mesh.store import Store
+from xds_server.model.service import PortName, ServiceName
+from xds_server.model.tables import ENDPOINTS, SERVICES, Changes, Entry
+from xds_server.objects.kinds import ENDPOINT_SLICE, SERVICE, Collection
+
+ALL_SERVICES, ALL_SLICES = Collection(SERVICE), Collection(ENDPOINT_SLICE)
+WEB, API = ServiceName("shop", "web"), ServiceName("shop", "api")
+
+
+def service(name="web", port=80, **spec):
+    return convert(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"ports": [{"port": port}], **spec},
+        }
+    )
+
+
+def endpoint_slice(*ips, name="web-1", owner="web"):
+    labels = {"kubernetes.io/service-name": owner} if owner else {}
+    return convert(
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": "shop", "labels": labels},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [ip]} for ip in ips],
+            "ports": [{"port": 8080}],
+        }
+    )
+
+
+class Watched(Store):
+    """A store whose publications are kept."""
+
+    def __init__(self):
+        self.published: list[Changes] = []
+        super().__init__([ALL_SERVICES, ALL_SLICES], lambda changes: self.published.append(dict(changes)))
+
+    def last(self):
+        """The last publication: names of services (None: gone), and the IPs behind the names of ports."""
+        return {
+            str(entry.key): [e.addresses[0].ip for e in value] if entry.table is ENDPOINTS and value else value
+            for entry, value in self.published[-1].items()
+            if entry.table is ENDPOINTS or value is None
+        }
+
+    def tables(self):
+        """In which tables the last publication changed something."""
+        return {entry.table for entry in self.published[-1]}
+
+
+@pytest.fixture
+def store():
+    store = Watched()
+    store.replace({ALL_SERVICES: [service()]})
+    store.replace({ALL_SLICES: [endpoint_slice("10.0.0.1")]})
+    return store
+
+
+def test_nothing_is_published_before_everything_is_listed():
+    store = Watched()
+    store.replace({ALL_SERVICES: [service()]})
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.1"))
+    assert store.published == []
+    store.replace({ALL_SLICES: [endpoint_slice("10.0.0.1")]})
+    assert store.last() == {"web.shop:80": ["10.0.0.1"]}
+
+
+def test_an_empty_cluster_is_published_too():
+    store = Watched()
+    store.replace({ALL_SERVICES: [], ALL_SLICES: []})
+    assert store.published == [{}]
+
+
+def test_a_list_without_news_publishes_nothing(store):
+    store.replace({ALL_SERVICES: [service()], ALL_SLICES: [endpoint_slice("10.0.0.1")]})
+    store.put(ALL_SERVICES, service())
+    assert len(store.published) == 1
+
+
+def test_a_list_replaces_so_that_what_vanished_vanishes(store):
+    store.replace({ALL_SLICES: []})
+    assert store.last() == {"web.shop:80": ()}
+    store.replace({ALL_SERVICES: []})
+    assert store.last() == {"web.shop": None, "web.shop:80": None}
+
+
+def test_only_what_changed_is_published(store):
+    store.put(ALL_SERVICES, service("api"))
+    assert store.last() == {"api.shop:80": ()}
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.9", name="api-1", owner="api"))
+    assert store.last() == {"api.shop:80": ["10.0.0.9"]}
+
+
+def test_a_field_that_does_not_matter_changes_nothing(store):
+    store.put(ALL_SERVICES, service(selector={"app": "other"}, clusterIP="10.96.0.1"))
+    assert len(store.published) == 1
+
+
+def test_slices_are_added_changed_and_removed(store):
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.2", name="web-2"))
+    assert store.last() == {"web.shop:80": ["10.0.0.1", "10.0.0.2"]}
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.3", name="web-2"))
+    assert store.last() == {"web.shop:80": ["10.0.0.1", "10.0.0.3"]}
+    store.remove(ALL_SLICES, ("shop", "web-1"))
+    assert store.last() == {"web.shop:80": ["10.0.0.3"]}
+    store.remove(ALL_SLICES, ("shop", "web-1"))
+    assert len(store.published) == 4
+
+
+def test_a_slice_may_come_before_its_service():
+    store = Watched()
+    store.replace({ALL_SERVICES: [], ALL_SLICES: [endpoint_slice("10.0.0.1")]})
+    store.put(ALL_SERVICES, service())
+    assert store.last() == {"web.shop:80": ["10.0.0.1"]}
+
+
+def test_a_slice_may_move_to_another_service(store):
+    store.put(ALL_SERVICES, service("api"))
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.1", owner="api"))
+    assert store.last() == {"web.shop:80": (), "api.shop:80": ["10.0.0.1"]}
+
+
+def test_a_slice_of_nobody_is_nothing(store):
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.7", name="stray", owner=None))
+    assert len(store.published) == 1
+
+
+def test_problems_are_told_until_they_are_mended(store):
+    store.put(ALL_SERVICES, service("far", type="ExternalName"))
+    assert [(p.kind, p.key) for p in store.problems] == [("Service", ("shop", "far"))]
+    store.remove(ALL_SERVICES, ("shop", "far"))
+    assert store.problems == []
+
+
+def test_a_change_of_endpoints_touches_the_endpoints_alone(store):
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.2"))
+    assert store.tables() == {ENDPOINTS}
+
+
+def test_a_change_of_ports_touches_the_service_and_the_endpoints_of_those_ports(store):
+    store.put(ALL_SERVICES, service(port=81))
+    assert store.published[-1].keys() == {
+        Entry(SERVICES, WEB),
+        Entry(ENDPOINTS, PortName(WEB, 80)),
+        Entry(ENDPOINTS, PortName(WEB, 81)),
+    }
+
+
+def test_a_service_that_fails_to_assemble_stays_as_it_was_and_harms_no_other(store, monkeypatch):
+    assemble = services.assemble
+
+    def fail_for_web(source, slices):
+        if source.metadata.name == "web":
+            raise ZeroDivisionError
+        return assemble(source, slices)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(services, "assemble", fail_for_web)
+        store.replace({ALL_SERVICES: [service(port=81), service("api")], ALL_SLICES: [endpoint_slice("10.0.0.2")]})
+    assert store.published[-1].keys() == {Entry(SERVICES, API), Entry(ENDPOINTS, PortName(API, 80))}
+    assert [(p.kind, p.key) for p in store.problems] == [("Service", WEB)]
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.3"))
+    assert store.last() == {"web.shop:80": None, "web.shop:81": ["10.0.0.3"]}
+    assert store.problems == []

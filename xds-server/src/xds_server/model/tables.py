@@ -1,0 +1,38 @@
+"""The tables that hold the model, and how a change of them is described.
+
+A resource is made of entries of these tables, and is made again when one of those entries changes. A new kind of
+information is a new table here.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from xds_server.model.service import Endpoint, PortName, Service, ServiceName
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, eq=False)
+class Table(Generic[K, V]):
+    """Names one table; its type parameters are the types of the table's keys and values."""
+
+    name: str
+
+
+SERVICES: Table[ServiceName, Service] = Table("services")
+
+ENDPOINTS: Table[PortName, tuple[Endpoint, ...]] = Table("endpoints")
+"""The endpoints of each port of each service in SERVICES: sorted, without a duplicate address, possibly none."""
+
+
+class Entry(NamedTuple):
+    """One entry of one table, whether it exists or not."""
+
+    table: Table[Any, Any]
+    key: Any
+
+
+Changes = Mapping[Entry, Any]
+"""The new value of every entry that changed; None where the entry is gone."""

@@ -1,0 +1,52 @@
+"""The table of the kinds that are read, from the Kubernetes API and from files alike: a new kind is one row."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from xds_server.objects.core import Service
+from xds_server.objects.discovery import EndpointSlice
+from xds_server.objects.meta import Object
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row.
+
+    Attributes:
+        api_version: As in an object's ``apiVersion``.
+        name: As in an object's ``kind``.
+        plural: As in the paths of the API.
+        type: The struct that decodes an object.
+        required: Whether nothing may be served without it. A kind that is not required counts as empty while its
+            definition does not exist (404) or may not be read (403).
+    """
+
+    api_version: str
+    name: str
+    plural: str
+    type: type[Object]
+    required: bool = True
+
+    def path(self, namespace: str) -> str:
+        """The path of the collection in one namespace, or (empty) in all."""
+        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        return f"{root}/namespaces/{namespace}/{self.plural}" if namespace else f"{root}/{self.plural}"
+
+
+SERVICE = Kind("v1", "Service", "services", Service)
+ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", EndpointSlice)
+
+KINDS = (SERVICE, ENDPOINT_SLICE)
+
+
+class Collection(NamedTuple):
+    """What one list covers: a kind, in one namespace or (empty) in all."""
+
+    kind: Kind
+    namespace: str = ""
+
+
+def collections(kinds: Iterable[Kind], namespaces: Sequence[str] = ()) -> tuple[Collection, ...]:
+    """The collections to read: each kind in each namespace, or in all if no namespace is named."""
+    return tuple(Collection(kind, namespace) for namespace in dict.fromkeys(namespaces or [""]) for kind in kinds)
