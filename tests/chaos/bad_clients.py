@@ -134,11 +134,11 @@ def talking_rubbish(server: XdsServer) -> Iterator[None]:
 KINDS: dict[str, Callable[[XdsServer], contextlib.AbstractContextManager[None]]] = {
     f"{NOT_READING} clients that never read": never_reading,
     f"{NOT_READING} clients that read a byte now and then": reading_now_and_then,
-    "200 connections that say nothing": saying_nothing,
+    "200 connections that send nothing": saying_nothing,
     f"{STOPPED} clients stopped (SIGSTOP)": stopped,
     f"storms of {STORM:,} reconnects": storming,
-    f"a client that asks for {MANY_NAMES:,} names": asking_for_many_names,
-    "endless rubbish: random bytes, invalid requests": talking_rubbish,
+    f"a client that subscribes to {MANY_NAMES:,} names": asking_for_many_names,
+    "continuous invalid input: random bytes, invalid requests": talking_rubbish,
 }
 
 

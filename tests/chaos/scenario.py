@@ -30,7 +30,7 @@ class Row:
         return [self.name, f"{self.sent:,}", str(self.failed), recovery, "; ".join(self.notes)]
 
 
-HEAD = ("scenario", "requests", "failed", "recovery", "counted from what to what; what else was seen")
+HEAD = ("scenario", "requests", "failed", "recovery", "measured from → to; notes")
 
 
 class Console:

@@ -50,5 +50,5 @@ class Cut:
         """Say when the last request was lost."""
         last = max(failure["time"] for caller in callers for failure in caller.failures)
         return (
-            f"all that failed was sent across the cut until that was given up, {last - self.made:.1f} s later"
+            f"all failed requests were sent across the cut before the connections were closed, {last - self.made:.1f} s later"
         )

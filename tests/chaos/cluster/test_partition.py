@@ -51,4 +51,4 @@ def test_a_node_is_cut_off(demo: Cluster, callers: CallerPods, load: Callable[..
         for caller in (*calls.clients, log):
             cut.assert_lost(caller, share=0.5)
         told.note(cut.told(*calls.clients, log))
-        told.note(f"of a client on the node that was cut off {len(log.failures)} more of {log.sent:,} failed")
+        told.note(f"a client on that node lost another {len(log.failures)} of {log.sent:,}")

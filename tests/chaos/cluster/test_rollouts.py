@@ -58,7 +58,7 @@ def test_draining_a_node(demo: Cluster, load: Callable[..., Load], scenario) -> 
             demo.rolled_out("xds-server")
         first, second = sorted(demo.pods(HELLO), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
         assert second["metadata"]["creationTimestamp"] >= became_ready(first), "one at a time"
-        told.note("xds-server was on it as well")
+        told.note("xds-server was on that node too")
 
 
 def became_ready(pod: Object) -> str:

@@ -64,7 +64,7 @@ def test_a_rolling_update(demo: Cluster, load: Callable[..., Load], scenario) ->
 
 def test_one_is_killed(demo: Cluster, load: Callable[..., Load], scenario) -> None:
     demo.scale(HELLO, 2)
-    with load() as calls, scenario("one of 2 xds-servers killed, while a pod joins", calls) as told:
+    with load() as calls, scenario("one of 2 xds-servers killed while a pod is added", calls) as told:
         calls.wait_for(demo.pod_names(HELLO))
         told.now("one xds-server is killed; a pod joins")
         with new_pods(demo, calls, told):
@@ -78,7 +78,7 @@ def test_clients_start_with_the_second_if_the_first_is_away(
     demo.scale(HELLO, 2)
     with (
         load() as calls,
-        scenario("a client starts while the first of its 2 xds-servers is away", calls) as told,
+        scenario("a client starts while the first of its 2 xds-servers is unavailable", calls) as told,
     ):
         calls.wait_for(demo.pod_names(HELLO))
         with leading_nowhere(demo, XDS):
@@ -90,7 +90,7 @@ def test_clients_start_with_the_second_if_the_first_is_away(
                 wait_until("the new pod's replies", lambda: demo.pod_names(HELLO) <= newcomer.hosts.keys())
                 newcomer.end()
         assert newcomer.failures == []
-        told.note(f"none of {newcomer.sent:,} requests of the new client failed either")
+        told.note(f"none of the new client's {newcomer.sent:,} requests failed")
 
 
 def test_the_node_of_one_is_cut_off(
@@ -124,7 +124,7 @@ def test_the_node_of_one_is_cut_off(
 
         waited = [time_to_first_reply(newcomer) for newcomer in newcomers]
         told.note(
-            f"new clients wait {max(waited):.1f} s at most for their first reply, and no call fails after it"
+            f"a new client waits at most {max(waited):.1f} s for its first reply; no later call fails"
         )
         with new_pods(demo, calls, told, deadline=KEEPALIVE + 60):
             demo.scale(HELLO, 5)

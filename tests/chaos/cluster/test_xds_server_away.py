@@ -18,7 +18,7 @@ HELLO = "hello-server"
 XDS = "xds-server"
 BACKOFF = 150.0
 """Seconds until gRPC tries an xDS server again at the latest: two minutes, and a fifth of that by chance."""
-BACK = "xds-server seen ready → each client answered by the pod that is new since"
+BACK = "xds-server seen ready → each client answered by the added pod"
 KNOWN = "a pod seen ready afterwards → each client answered by it"
 
 
@@ -31,7 +31,7 @@ def begin(demo: Cluster) -> None:
 @pytest.mark.short
 def test_killed(demo: Cluster, load: Callable[..., Load], scenario) -> None:
     begin(demo)
-    with load() as calls, scenario("xds-server killed, while a pod joins", calls) as told:
+    with load() as calls, scenario("xds-server killed while a pod is added", calls) as told:
         calls.wait_for(demo.pod_names(HELLO))
         told.now("xds-server is killed; a pod joins")
         with readiness.watched(demo, XDS) as ready:
@@ -48,7 +48,7 @@ def test_away_for_minutes(demo: Cluster, load: Callable[..., Load], scenario) ->
     begin(demo)
     with (
         load() as calls,
-        scenario("no xds-server for 2 minutes, while a pod joins", calls) as told,
+        scenario("no xds-server for 2 minutes; a pod is added meanwhile", calls) as told,
     ):
         calls.wait_for(demo.pod_names(HELLO))
         demo.scale(XDS, 0)
@@ -99,4 +99,4 @@ def test_clients_that_start_meanwhile_fail_clearly_and_heal(
             assert [failure for failure in newcomer.failures if failure["time"] > first] == []
         started = min(readiness.monotonic(moment) for moment in ready.values())
         told.recovered(first - started, "xds-server seen ready → first reply to the new client")
-        told.note("until then its own calls fail, UNAVAILABLE with the server's address, and are not counted")
+        told.note("until then the new client's calls fail with UNAVAILABLE and the server's address; they are not counted")

@@ -43,7 +43,7 @@ def test_who_takes_nothing_is_sent_away(mesh: Mesh, scenario) -> None:
     server = mesh.start_xds_server()
     with (
         mesh.load(server.address) as load,
-        scenario(f"{NOT_READING} clients never read, until they are sent away", load) as told,
+        scenario(f"{NOT_READING} clients never read, until their streams are closed", load) as told,
         again_and_again(mesh.change_big_service, every=0.2),
         never_reading(server),
     ):
@@ -51,6 +51,6 @@ def test_who_takes_nothing_is_sent_away(mesh: Mesh, scenario) -> None:
         told.now("clients never read")
         load.go_on_for(5)
         wait_until("only the others to be there", lambda: streams(server) == CLIENTS)
-        told.recovered(time.monotonic() - subscribed, "all have subscribed → all are gone")
+        told.recovered(time.monotonic() - subscribed, "all subscribed → all streams closed")
         grown = metric(server, "process_resident_memory_bytes") - before
         told.note(f"memory {grown / 2**20:+.0f} MiB")

@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 
 DRAIN_DELAY = 5
 """Seconds, the default."""
-ENDED = "SIGTERM → it has ended, with 0"
+ENDED = "SIGTERM → exit with code 0"
 
 
 def test_xds_server(mesh: Mesh, scenario) -> None:
@@ -63,7 +63,7 @@ def test_a_greeters_server(mesh: Mesh, scenario, program: str) -> None:
         seconds = time.monotonic() - stopping
         assert seconds >= DRAIN_DELAY
         told.recovered(seconds, ENDED)
-        told.note(f"of that DRAIN_DELAY {DRAIN_DELAY} s; the news {LATE:.0f} s late")
+        told.note(f"includes DRAIN_DELAY {DRAIN_DELAY} s; endpoint update delayed by {LATE:.0f} s")
 
 
 @pytest.mark.parametrize("program", ["hello-client", "howdy-client"])

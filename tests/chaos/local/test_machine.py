@@ -81,7 +81,7 @@ def writes(program: Running) -> int:
 
 
 @pytest.mark.parametrize(
-    ("what", "begin"), [("goes away", LogPipe.go_away), ("stops reading", LogPipe.stop_reading)]
+    ("what", "begin"), [("exits", LogPipe.close_reader), ("stops reading", LogPipe.stop_reading)]
 )
 def test_the_logs_reader(
     mesh: Mesh, scenario, tmp_path: Path, what: str, begin: Callable[[LogPipe], None]
@@ -90,7 +90,7 @@ def test_the_logs_reader(
         mesh.machine.log = log.writer
         server, hello, howdy = stack.enter_context(five_programs(mesh))
         load = stack.enter_context(mesh.load(server.address))
-        told = stack.enter_context(scenario(f"who reads the log of all programs {what}", load))
+        told = stack.enter_context(scenario(f"the reader of all logs {what}", load))
         load.wait_for(mesh.hello.names)
         for greeting in GREETINGS:
             wait_until(f"{greeting} in the log", lambda: replies(log, greeting))

@@ -28,7 +28,7 @@ def test_they_say_the_same_to_the_byte(mesh: Mesh, scenario) -> None:
     with (
         ClusterIp(first.address, second.address) as service,
         mesh.load(service.address) as load,
-        scenario("two xds-servers answer alike, before and after a change and a restart", load) as told,
+        scenario("two xds-servers send identical responses, before and after a change and a restart", load) as told,
     ):
         load.wait_for(mesh.hello.names)
         known = said_by(first)
@@ -49,7 +49,7 @@ def test_they_say_the_same_to_the_byte(mesh: Mesh, scenario) -> None:
         kill(second)
         third = mesh.start_again(second)
         assert said_by(third) == changed == said_by(first)
-        told.note(f"{sum(len(held) for held, _ in changed.values())} resources compared, and the versions")
+        told.note(f"{sum(len(held) for held, _ in changed.values())} resources and their versions compared")
 
 
 def test_clients_that_move_are_answered_in_full(mesh: Mesh, scenario) -> None:
@@ -59,21 +59,21 @@ def test_clients_that_move_are_answered_in_full(mesh: Mesh, scenario) -> None:
         ClusterIp(*(server.address for server in servers)) as service,
         mesh.load(service.address) as load,
         Crowd(service.address, 20, NAME) as crowd,
-        scenario("clients go from one of two xds-servers to the other, on and on", load) as told,
+        scenario("clients move between two xds-servers repeatedly", load) as told,
     ):
         load.wait_for(mesh.hello.names)
         crowd.wait_until_answered()
         told.now("all clients are sent away, on and on")
         crowd.wait_until_answered(moves=10 * crowd.clients)
         assert crowd.differences == [], "every type was answered at once, with the version from before"
-        told.note(f"{crowd.moves} moves, after each all four types came, with the versions from before")
+        told.note(f"{crowd.moves} moves; after each, all four types arrived with unchanged versions")
 
         told.now("the same, and a pod joins")
         mesh.hello.scale(4)
         ready = time.monotonic()
         load.wait_for(mesh.hello.names)
         last = crowd.wait_for(pod.address for pod in mesh.hello.pods)
-        told.recovered(last - ready, "a new pod ready → the last of the clients that move knows it")
+        told.recovered(last - ready, "a new pod ready → the last moving client has it")
 
 
 def test_connections_even_out(mesh: Mesh, scenario) -> None:
@@ -83,7 +83,7 @@ def test_connections_even_out(mesh: Mesh, scenario) -> None:
         ClusterIp(first.address) as service,
         mesh.load(service.address) as load,
         Crowd(service.address, 50, NAME) as crowd,
-        scenario("a second xds-server joins 54 clients of one", load) as told,
+        scenario("a second xds-server is added; 54 clients", load) as told,
     ):
         everybody = crowd.clients + CLIENTS
         crowd.wait_until_answered()
@@ -100,7 +100,7 @@ def test_connections_even_out(mesh: Mesh, scenario) -> None:
         )
         told.recovered(
             time.monotonic() - joined,
-            f"the second ready → every client has connected anew; MAX_CONNECTION_AGE={AGE}",
+            f"the second ready → every client has reconnected; MAX_CONNECTION_AGE={AGE}",
         )
         assert time.monotonic() - joined < UNTIL_MOVED + 10, "long before anything else would have moved them"
         crowd.wait_until_answered()
@@ -129,7 +129,7 @@ def test_a_rolling_update(mesh: Mesh, scenario, replicas: int) -> None:
             mesh.hello.scale(len(mesh.hello.pods) + 1)
             told.recovered(
                 load.wait_for(mesh.hello.names) - stopping,
-                "the old xds-server told to stop → each client answered by a pod that is new since",
+                "the old xds-server stopping → each client answered by a pod added since",
             )
             assert old.wait() == 0
 
@@ -144,7 +144,7 @@ def test_the_second_server_of_a_bootstrap(mesh: Mesh, scenario) -> None:
     kill(first)
     with (
         mesh.load(first.address, second.address) as load,
-        scenario("a bootstrap with two xds-servers, the first of them away", load) as told,
+        scenario("a bootstrap with two xds-servers, the first unavailable", load) as told,
     ):
         load.wait_for(mesh.hello.names)
         assert streams(second) == CLIENTS
@@ -155,7 +155,7 @@ def test_the_second_server_of_a_bootstrap(mesh: Mesh, scenario) -> None:
         first = mesh.start_again(first)
         back = time.monotonic()
         wait_until("all to return", lambda: (streams(first), streams(second)) == (CLIENTS, 0))
-        told.recovered(time.monotonic() - back, "the first ready → all clients are with it again")
+        told.recovered(time.monotonic() - back, "the first ready → all clients use it again")
         told.now("the first serves; a pod joins")
         mesh.hello.scale(4)
         load.wait_for(mesh.hello.names)

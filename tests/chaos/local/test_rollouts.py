@@ -26,7 +26,7 @@ def test_a_rolling_restart(mesh: Mesh, scenario, replicas: int) -> None:
         told.recovered(load.wait_for(mesh.hello.names) - ready, RECOVERED)
         told.now("the old pods drain and end")
         mesh.hello.wait_until_gone()
-        told.note(f"news {LATE:.0f} s late")
+        told.note(f"endpoint update delayed by {LATE:.0f} s")
 
 
 def test_scaling(mesh: Mesh, scenario) -> None:

@@ -8,7 +8,7 @@ from tests.chaos.load import Client
 from tests.chaos.mesh import TARGET, Mesh, bootstrap, kill
 from tests.support.waiting import wait_until
 
-RECOVERED = "xds-server ready → each client answered by the pod that is new since"
+RECOVERED = "xds-server ready → each client answered by the added pod"
 
 BACKOFF = 120 * 1.2 + 20
 """Seconds in which every client has tried again: gRPC's longest backoff with its jitter, and time to connect.
@@ -23,7 +23,7 @@ def test_killed_and_started_again(mesh: Mesh, scenario, seconds: int) -> None:
     server = mesh.start_xds_server()
     with (
         mesh.load(server.address) as load,
-        scenario(f"xds-server killed (-9), {seconds} s away, while a pod joins", load) as told,
+        scenario(f"xds-server killed (-9), back after {seconds} s; a pod is added meanwhile", load) as told,
     ):
         load.wait_for(mesh.hello.names)
         kill(server)
@@ -44,7 +44,7 @@ def test_clients_that_start_meanwhile_fail_clearly_and_heal(mesh: Mesh, scenario
     server = mesh.start_xds_server()
     with (
         mesh.load(server.address) as load,
-        scenario("a client starts while xds-server is away", load) as told,
+        scenario("a client starts while xds-server is unavailable", load) as told,
     ):
         load.wait_for(mesh.hello.names)
         kill(server)
@@ -60,4 +60,4 @@ def test_clients_that_start_meanwhile_fail_clearly_and_heal(mesh: Mesh, scenario
             newcomer.end()
             assert [failure for failure in newcomer.failures if failure["time"] > first] == []
         told.recovered(first - ready, "xds-server ready → first reply to the new client")
-        told.note("until then its own calls fail, UNAVAILABLE with the server's address, and are not counted")
+        told.note("until then the new client's calls fail with UNAVAILABLE and the server's address; they are not counted")

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GreeterStub:
-    """Greets, and says who greeted, so that a caller sees how its calls are spread over the servers.
+    """Greets and names the host that answered, so that a caller sees how its calls are spread over the servers.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class GreeterStub:
 
 
 class GreeterServicer:
-    """Greets, and says who greeted, so that a caller sees how its calls are spread over the servers.
+    """Greets and names the host that answered, so that a caller sees how its calls are spread over the servers.
     """
 
     def SayHello(self, request, context):
@@ -70,7 +70,7 @@ def add_GreeterServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Greeter:
-    """Greets, and says who greeted, so that a caller sees how its calls are spread over the servers.
+    """Greets and names the host that answered, so that a caller sees how its calls are spread over the servers.
     """
 
     @staticmethod
