@@ -1,6 +1,7 @@
 """A model of an xDS client, for tests: it keeps what a client keeps, and checks what a client would refuse."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
@@ -10,9 +11,11 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from xds_server.ads.limits import Limits, Usage
 from xds_server.ads.session import Session
+from xds_server.cache.cache import Cache
 from xds_server.model.client import Client as Identity
 from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
 from xds_server.model.tables import ENDPOINTS, SERVICES, Entry
+from xds_server.resources.builders import builder
 from xds_server.resources.types import Key, ResourceType
 
 LDS, RDS, CDS, EDS = ResourceType.LISTENER, ResourceType.ROUTE, ResourceType.CLUSTER, ResourceType.ENDPOINTS
@@ -30,6 +33,11 @@ def service(name="web", *ips, namespace="shop", ports=(80,)):
     endpoints = tuple(Endpoint("", (SocketAddress(ip, 8080),)) for ip in sorted(ips))
     found = Service(ServiceName(namespace, name), tuple(Port("", number, True) for number in ports))
     return {Entry(SERVICES, found.name): found, **{Entry(ENDPOINTS, port): endpoints for port in found.port_names}}
+
+
+def make_cache():
+    """A cache without anything in it."""
+    return Cache(partial(builder, cluster_domain="cluster.local"))
 
 
 def publish(cache, *services, gone=()):

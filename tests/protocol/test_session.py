@@ -6,7 +6,7 @@ The rules are those of https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from tests.protocol.client import CDS, EDS, LDS, MESSAGES, RDS, Client, publish, service
+from tests.protocol.client import CDS, EDS, LDS, MESSAGES, RDS, Client, make_cache, publish, service
 from xds_server.ads.limits import Limits, Usage
 from xds_server.ads.session import RequestKind, Session, Status
 from xds_server.ads.subscription import (
@@ -15,7 +15,6 @@ from xds_server.ads.subscription import (
     MAX_NAMES,
     MAX_UNANSWERED,
 )
-from xds_server.cache.cache import Cache
 from xds_server.errors import ExhaustedError, InvalidRequestError
 from xds_server.resources.types import ResourceType
 
@@ -24,7 +23,7 @@ WEB, API = "web.shop:80", "api.shop:80"
 
 @pytest.fixture
 def cache():
-    cache = Cache("cluster.local")
+    cache = make_cache()
     publish(cache, service("web", "10.0.0.1"), service("api", "10.0.0.2"))
     return cache
 
@@ -404,7 +403,7 @@ def test_a_port_that_goes_takes_its_own_resources_alone(cache, client):
 
 class TestBeforeTheFirstSync:
     def test_nothing_is_answered_until_everything_is_known(self):
-        cache = Cache("cluster.local")
+        cache = make_cache()
         client = Client(cache)
         for kind in ResourceType:
             client.send(kind, [WEB])
@@ -414,7 +413,7 @@ class TestBeforeTheFirstSync:
 
     @pytest.mark.parametrize("kind", [LDS, CDS])
     def test_a_wildcard_is_not_told_that_there_is_nothing(self, kind):
-        cache = Cache("cluster.local")
+        cache = make_cache()
         client = Client(cache)
         client.send(kind, ["*"])
         assert client.receive() == []

@@ -10,9 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.protocol.client import CDS, LDS, Client, find, publish, service
+from tests.protocol.client import CDS, LDS, Client, find, make_cache, publish, service
 from xds_server.ads.session import Response
-from xds_server.cache.cache import Cache
 from xds_server.resources.types import ResourceType
 
 SERVICES = ["a", "b", "c"]
@@ -77,7 +76,7 @@ class Streams(RuleBasedStateMachine):
 
     @initialize(synced=st.booleans())
     def start(self, synced):
-        self.cache = Cache("cluster.local")
+        self.cache = make_cache()
         self.bodies = {}
         self.versions = {}
         if synced:

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import grpc
 import structlog
@@ -27,6 +28,7 @@ from xds_server.kubernetes.source import KubernetesSource
 from xds_server.mesh.store import Store
 from xds_server.model.tables import SERVICES, Changes
 from xds_server.objects.kinds import KINDS, collections
+from xds_server.resources.builders import builder
 from xds_server.rpc import choice
 from xds_server.rpc.call import Transport
 from xds_server.settings import Settings
@@ -55,7 +57,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
     limits = Limits()
     transport = await asyncio.to_thread(choice.choose, settings.rpc_transport, max_calls=limits.streams)
     metrics.transport.labels(transport.name).set(1)
-    cache = Cache(settings.cluster_domain)
+    cache = Cache(partial(builder, cluster_domain=settings.cluster_domain))
     synced = asyncio.Event()
 
     def publish(changes: Changes) -> None:

@@ -10,7 +10,7 @@ This module must not know about streams, nor what resources are made of. Everyth
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from xds_server import metrics
 from xds_server.model.client import Client
 from xds_server.model.service import Service
 from xds_server.model.tables import ENDPOINTS, SERVICES, Changes, Entry, Table
-from xds_server.resources.builders import Builder, builder
+from xds_server.resources.builders import Builder
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.types import Key, Resource, ResourceType
 
@@ -82,7 +82,7 @@ class Cache:
     """The latest value wins; there are no resources before the first publication.
 
     Args:
-        cluster_domain: The suffix of full names of services, such as ``cluster.local``.
+        builder: Returns the builder for a key; None if no resource can have its name.
 
     Attributes:
         lock: Must be held by whoever calls the cache or one of its subscribers; ``publish`` takes it itself.
@@ -90,11 +90,11 @@ class Cache:
         problems: Resources that could not be built and keep their last good form, each with the reason.
     """
 
-    def __init__(self, cluster_domain: str) -> None:
+    def __init__(self, builder: Callable[[Key], Builder | None]) -> None:
         self.lock = threading.RLock()
         self.synced = False
         self.problems: dict[Key, str] = {}
-        self._cluster_domain = cluster_domain
+        self._builder = builder
         self._tables: dict[Table[Any, Any], dict[Any, Any]] = {SERVICES: {}, ENDPOINTS: {}}
         self._subscribed: dict[Key, _Subscribed] = {}
         self._dependents: dict[Entry, dict[Key, None]] = {}
@@ -134,7 +134,7 @@ class Cache:
         variant = subscribed and subscribed.variants.get(_values(client, subscribed.traits))
         if variant:
             return variant.resource
-        build = builder(key, cluster_domain=self._cluster_domain)
+        build = self._builder(key)
         return build(Lookup(self._tables, client)) if build else None
 
     def canonical_names(self) -> Iterator[str]:
@@ -204,8 +204,7 @@ class Cache:
         """The variant of a key for a client, built if nobody subscribes to it yet."""
         subscribed = self._subscribed.get(key)
         if subscribed is None:
-            build = builder(key, cluster_domain=self._cluster_domain)
-            subscribed = self._subscribed[key] = _Subscribed(key, build)
+            subscribed = self._subscribed[key] = _Subscribed(key, self._builder(key))
         variant = subscribed.variants.get(_values(client, subscribed.traits))
         if variant is None:
             variant = _Variant(client, None)
@@ -226,19 +225,19 @@ class Cache:
 
     def _refresh(self, subscribed: _Subscribed) -> None:
         """Builds every variant of a key again, and notifies the subscribers of those that differ."""
+        regrouped = False
         while True:
             before = {values: variant.resource for values, variant in subscribed.variants.items()}
             lookups = [self._build(subscribed, variant) for variant in subscribed.variants.values()]
             traits = _merged((), *(lookup.traits for lookup in lookups))
             if traits == subscribed.traits:
                 break
-            # Which clients get the same has changed: all are notified, and each compares with what it has.
-            for variant in subscribed.variants.values():
-                self._notify(variant.subscribers, subscribed.key)
             self._group(subscribed, traits)
+            regrouped = True
         self._depend(subscribed, set().union(*(lookup.entries for lookup in lookups)))
         for values, variant in subscribed.variants.items():
-            if variant.resource != before[values]:
+            # After regrouping all are notified: each subscriber compares the resource with what it has.
+            if regrouped or variant.resource != before[values]:
                 self._notify(variant.subscribers, subscribed.key)
 
     def _build(self, subscribed: _Subscribed, variant: _Variant) -> Lookup:
