@@ -474,6 +474,18 @@ class TestWildcard:
         publish(cache, service("web", "10.0.0.9", ports=(80, 81)))
         assert client.receive() == []
 
+    def test_a_wildcard_dropped_before_it_is_answered_is_not_answered(self, client):
+        client.send(CDS, ["*"])
+        client.send(CDS, [])
+        assert client.receive() == []
+
+    def test_pending_changes_of_names_that_only_the_wildcard_covered_are_dropped_with_it(self, cache, client):
+        client.send(CDS, ["*", WEB])
+        client.receive()
+        publish(cache, service("new", "10.0.0.9"))
+        client.send(CDS, [WEB])
+        assert client.receive() == []
+
     def test_a_name_that_it_does_not_stand_for_is_told_gone_when_it_is_given_up(self, client):
         client.send(LDS, ["*", "web"])
         assert client.receive() == [(LDS, [API, "web", WEB])]
@@ -635,12 +647,32 @@ class TestLimits:
         for number in range(MAX_UNANSWERED + 5):
             publish(cache, service("web", f"10.0.0.{number}"))
             assert client.receive(ack=False) == [(EDS, [WEB])]
+        assert client.send(EDS, [WEB], nonce="5", error="too late").rejection is None
+        assert client.send(EDS, [WEB], nonce="6", error="late").rejection.message == "late"
         client.send(EDS, [WEB], error="at last")
         assert statuses(client) == {(EDS, WEB): Status.REJECTED}
 
     def test_too_many_names(self, client):
         with pytest.raises(InvalidRequestError, match=f"at most {MAX_NAMES}"):
             client.send(EDS, [str(n) for n in range(MAX_NAMES + 1)])
+
+    def test_more_names_than_its_address_may_have(self, cache):
+        usage = Usage(Limits(names_of_peer=3))
+        sessions = [Session(cache, usage.open("10.0.0.1"), flush=lambda: None) for _ in range(2)]
+        request = discovery_pb2.DiscoveryRequest(type_url=EDS.value, resource_names=[WEB, API])
+        sessions[0].request(request)
+        with pytest.raises(ExhaustedError, match="over the bound of 3"):
+            sessions[1].request(request)
+        for session in sessions:
+            session.close()
+        assert list(cache.resources()) == []
+        Session(cache, usage.open("10.0.0.1"), flush=lambda: None).request(request)
+
+    def test_a_wildcard_counts_as_the_names_that_it_covers(self, cache):
+        session = Session(cache, Usage(Limits(names_of_peer=3)).open("10.0.0.1"), flush=lambda: None)
+        session.request(discovery_pb2.DiscoveryRequest(type_url=CDS.value, resource_names=["*"]))
+        with pytest.raises(ExhaustedError, match="4 names"):
+            session.request(discovery_pb2.DiscoveryRequest(type_url=LDS.value, resource_names=["*"]))
 
     def test_too_large_a_node(self, cache):
         with pytest.raises(InvalidRequestError, match="the node has"):
