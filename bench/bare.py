@@ -1,7 +1,7 @@
 """Bare servers, one for each of grpc's ways to serve streams from Python.
 
 They answer from what was prepared, and know nothing of subscriptions, versions or logs: what such a server takes is
-what no control plane on top of it can do without. It is why ``xds_server.ads.call`` exists; whether that still pays
+what no control plane on top of it can do without. It is why ``xds_server.rpc.events`` exists; whether that still pays
 is seen here after an upgrade of grpcio.
 
     python -m bench.bare WAY PORT CONTROL_PORT
@@ -22,11 +22,12 @@ import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
 from xds_server.ads import wire
-from xds_server.ads.call import Call, method_handler
 from xds_server.ads.servicer import MAX_STREAMS, SERVICE
-from xds_server.model import Endpoint, SocketAddress
+from xds_server.model.service import Endpoint, SocketAddress
 from xds_server.resources import cluster, endpoints, listener, route
 from xds_server.resources.types import ResourceType
+from xds_server.rpc.call import Call
+from xds_server.rpc.events import EventTransport
 
 NAME = "service-0.default:50051"
 ENDPOINTS = 10
@@ -192,7 +193,7 @@ class Stream:
 
 
 def serve_with_events(prepared: Prepared, port: int) -> None:
-    """As xds-server does: xds_server.ads.call."""
+    """As xds-server does: xds_server.rpc.events."""
     streams: set[Stream] = set()
     lock = threading.RLock()
 
@@ -208,7 +209,7 @@ def serve_with_events(prepared: Prepared, port: int) -> None:
                 stream.owe(ResourceType.ENDPOINTS.value)
 
     prepared.tell = tell
-    _serve(method_handler(opened, ThreadPoolExecutor(1)), port, threads=1)
+    _serve(EventTransport().method(opened), port, threads=1)
 
 
 def _serve(handler: "grpc.RpcMethodHandler[bytes, bytes]", port: int, *, threads: int) -> None:
@@ -228,7 +229,7 @@ def say_listening() -> None:
 WAYS = {
     "grpc.aio: two tasks a stream": serve_with_asyncio,
     "grpc.server: two threads a stream": serve_with_threads,
-    "ads.call: neither": serve_with_events,
+    "rpc.events: neither": serve_with_events,
 }
 
 
