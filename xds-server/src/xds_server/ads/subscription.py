@@ -46,6 +46,7 @@ class Update(NamedTuple):
     Attributes:
         names: What the client names now.
         wildcard: Whether it subscribes to everything now.
+        was_named: Whether it has named something by now, the wildcard included.
         added: Names that are new.
         removed: Names that are no longer subscribed to.
         requested: Names that have to be sent, even if the client has had them before.
@@ -55,6 +56,7 @@ class Update(NamedTuple):
 
     names: set[str]
     wildcard: bool
+    was_named: bool
     added: set[str]
     removed: set[str]
     requested: set[str]
@@ -146,13 +148,15 @@ class Subscription:
         if names == self.names and not self._removed_by_stale and self._was_named and not self.wildcard:
             return None
         _check(names - self.names, len(names))
+        was_named = self._was_named or bool(names)
         # For full-state types, an empty list means everything until the client has named something.
-        wildcard = self.type.is_full_state and (WILDCARD in names or not (names or self._was_named))
+        wildcard = self.type.is_full_state and (WILDCARD in names or not was_named)
         if self.type.is_full_state:
             names.discard(WILDCARD)
         return Update(
             names=names,
             wildcard=wildcard,
+            was_named=was_named,
             added=names - self.names,
             removed=self.names - names,
             requested=names - (self.names - self._removed_by_stale),
@@ -163,7 +167,7 @@ class Subscription:
     def apply(self, update: Update) -> None:
         """Applies what was planned."""
         self.names, self.wildcard = update.names, update.wildcard
-        self._was_named |= bool(update.names)
+        self._was_named = update.was_named
         self._removed_by_stale.clear()
         self._drop(update)
         self.pending.update(dict.fromkeys(update.requested, True))
