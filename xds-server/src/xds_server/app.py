@@ -39,6 +39,8 @@ log = structlog.get_logger()
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 DEBUG_THREADS = 8
 """For CSDS and reflection, which take one for as long as a call lasts; calls beyond that are refused."""
+OTHER_THREADS = 4
+"""For all methods that clients may call but ADS: checks of health, and delta xDS, which is refused."""
 HEALTH_SECONDS = 5.0
 """How often gRPC health is brought in line with whether ADS answers."""
 STOP_GRACE = 1.0
@@ -55,7 +57,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         AddressError: One of the addresses can't be listened on.
     """
     limits = Limits()
-    transport = await asyncio.to_thread(choice.choose, settings.rpc_transport, max_calls=limits.streams)
+    transport = await asyncio.to_thread(choice.choose, settings.rpc_transport, calls=limits.streams)
     metrics.transport.labels(transport.name).set(1)
     cache = Cache(partial(builder, cluster_domain=settings.cluster_domain))
     synced = asyncio.Event()
@@ -152,7 +154,7 @@ def make_server(transport: Transport, *, max_connection_age: float, max_streams:
         max_streams: The bound on streams.
     """
     return grpc.server(
-        ThreadPoolExecutor(transport.server_threads, thread_name_prefix="serves calls"),
+        ThreadPoolExecutor(transport.server_threads + OTHER_THREADS, thread_name_prefix="serves calls"),
         options=server_options(max_connection_age, max_streams),
     )
 
