@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tools.publish import publish, table
 from tests.chaos.load import Load
 from tests.chaos.mesh import Mesh
 from tests.chaos.scenario import HEAD, Console, Row, Scenario
+from tools.publish import publish, table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 CONSOLE = pytest.StashKey[Console]()

@@ -17,8 +17,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.chaos.load import Client, Load
-from tests.support.api_stub import ApiStub, endpoint_slice, service
 from tests.support import running
+from tests.support.api_stub import ApiStub, endpoint_slice, service
 from tests.support.running import Running
 from tests.support.waiting import wait_until
 from tests.support.xds_server import XdsServer

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tools.publish import publish, table
 from tests.interop import envoy
 from tests.interop.client import Client, Program
 from tests.interop.languages import LANGUAGES, Language
 from tests.interop.mesh import Greeter, Mesh
 from tests.support import running
+from tools.publish import publish, table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "interop.md"
 GREETERS = 4

@@ -49,6 +49,4 @@ class Cut:
     def told(self, *callers: Caller) -> str:
         """Say when the last request was lost."""
         last = max(failure["time"] for caller in callers for failure in caller.failures)
-        return (
-            f"all failed requests were sent across the cut before the connections were closed, {last - self.made:.1f} s later"
-        )
+        return f"all failed requests were sent across the cut before the connections were closed, {last - self.made:.1f} s later"

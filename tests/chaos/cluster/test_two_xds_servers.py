@@ -123,9 +123,7 @@ def test_the_node_of_one_is_cut_off(
         told.note(cut.told(*calls.clients))
 
         waited = [time_to_first_reply(newcomer) for newcomer in newcomers]
-        told.note(
-            f"a new client waits at most {max(waited):.1f} s for its first reply; no later call fails"
-        )
+        told.note(f"a new client waits at most {max(waited):.1f} s for its first reply; no later call fails")
         with new_pods(demo, calls, told, deadline=KEEPALIVE + 60):
             demo.scale(HELLO, 5)
 

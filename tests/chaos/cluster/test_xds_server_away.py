@@ -99,4 +99,6 @@ def test_clients_that_start_meanwhile_fail_clearly_and_heal(
             assert [failure for failure in newcomer.failures if failure["time"] > first] == []
         started = min(readiness.monotonic(moment) for moment in ready.values())
         told.recovered(first - started, "xds-server seen ready → first reply to the new client")
-        told.note("until then the new client's calls fail with UNAVAILABLE and the server's address; they are not counted")
+        told.note(
+            "until then the new client's calls fail with UNAVAILABLE and the server's address; they are not counted"
+        )

@@ -28,7 +28,9 @@ def test_they_say_the_same_to_the_byte(mesh: Mesh, scenario) -> None:
     with (
         ClusterIp(first.address, second.address) as service,
         mesh.load(service.address) as load,
-        scenario("two xds-servers send identical responses, before and after a change and a restart", load) as told,
+        scenario(
+            "two xds-servers send identical responses, before and after a change and a restart", load
+        ) as told,
     ):
         load.wait_for(mesh.hello.names)
         known = said_by(first)

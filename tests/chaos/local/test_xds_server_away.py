@@ -60,4 +60,6 @@ def test_clients_that_start_meanwhile_fail_clearly_and_heal(mesh: Mesh, scenario
             newcomer.end()
             assert [failure for failure in newcomer.failures if failure["time"] > first] == []
         told.recovered(first - ready, "xds-server ready → first reply to the new client")
-        told.note("until then the new client's calls fail with UNAVAILABLE and the server's address; they are not counted")
+        told.note(
+            "until then the new client's calls fail with UNAVAILABLE and the server's address; they are not counted"
+        )
