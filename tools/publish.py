@@ -19,7 +19,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def publish(document: Path, name: str, text: str) -> None:
-    """Replace what stands between the marks of `name` in `document`.
+    """Replaces what stands between the marks of `name` in `document`.
 
     Raises:
         ValueError: if the document has no such marks, or more than one pair of them.

@@ -28,7 +28,7 @@ STOPPED = 4
 
 @contextlib.contextmanager
 def never_reading(server: XdsServer) -> Iterator[None]:
-    """Subscribe to what is large and changes all the time, and never read a byte of it."""
+    """Subscribes to what is large and changes all the time, and never read a byte of it."""
     with connections(server.address, NOT_READING) as clients:
         for number, client in enumerate(clients):
             client.sendall(http2.opening(takes_everything=number % 2 == 0) + subscription(BIG))
@@ -54,7 +54,7 @@ def reading_now_and_then(server: XdsServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def saying_nothing(server: XdsServer) -> Iterator[None]:
-    """Connect and say nothing: some not even in HTTP/2, some begin a stream and never ask."""
+    """Connects and prints nothing: some not even in HTTP/2, some begin a stream and never ask."""
     beginnings = (b"", http2.PREFACE[:7], http2.opening(takes_everything=True), stream_without_request())
     with connections(server.address, 200) as clients:
         for number, client in enumerate(clients):
@@ -64,7 +64,7 @@ def saying_nothing(server: XdsServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped(server: XdsServer) -> Iterator[None]:
-    """Stop some clients in the midst of their work (SIGSTOP). When they go on, they come to know what they missed."""
+    """Stops some clients in the midst of their work (SIGSTOP). When they go on, they come to know what they missed."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(bootstrap(server.address), TARGET)) for _ in range(STOPPED)]
         wait_until("all to be answered", lambda: all(client.hosts for client in clients))
@@ -93,7 +93,7 @@ def storming(server: XdsServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def asking_for_many_names(server: XdsServer) -> Iterator[None]:
-    """Ask for 10,000 names of which one exists, for Listeners and for endpoints."""
+    """Asks for 10,000 names of which one exists, for Listeners and for endpoints."""
     with AdsClient(server.address) as client:
         others = [f"service-{number}.default:50051" for number in range(MANY_NAMES - 1)]
         for kind in (Listener, ClusterLoadAssignment):
@@ -104,7 +104,7 @@ def asking_for_many_names(server: XdsServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def talking_rubbish(server: XdsServer) -> Iterator[None]:
-    """Send random bytes, HTTP/2 with something wrong in it, and requests that are none, without end."""
+    """Sends random bytes, HTTP/2 with something wrong in it, and requests that are none, without end."""
 
     def talk(chance: random.Random) -> None:
         noise = chance.randbytes(chance.randrange(1, 2_000))
@@ -143,7 +143,7 @@ KINDS: dict[str, Callable[[XdsServer], contextlib.AbstractContextManager[None]]]
 
 
 def subscription(name: str) -> bytes:
-    """Begin a stream that asks for all four types of a name."""
+    """Begins a stream that asks for all four types of a name."""
     requests = [DiscoveryRequest(type_url=kind, resource_names=[name]) for kind in TYPES]
     return http2.ads_stream(*(request.SerializeToString() for request in requests))
 
@@ -154,7 +154,7 @@ def stream_without_request() -> bytes:
 
 @contextlib.contextmanager
 def connections(address: str, count: int) -> Iterator[Sequence[socket.socket]]:
-    """Open so many, which buffer as little as the kernel lets them."""
+    """Opens so many, which buffer as little as the kernel lets them."""
     with contextlib.ExitStack() as stack:
         clients = []
         for _ in range(count):
@@ -168,7 +168,7 @@ def connections(address: str, count: int) -> Iterator[Sequence[socket.socket]]:
 
 @contextlib.contextmanager
 def again_and_again(step: Callable[[random.Random], None], *, every: float) -> Iterator[None]:
-    """Do something again and again in a thread; an error in it counts."""
+    """Does something again and again in a thread; an error in it counts."""
     chance = random.Random(1)
     stop = threading.Event()
     errors: list[Exception] = []

@@ -70,7 +70,7 @@ def pytest_terminal_summary(
 
 
 def _partial(config: pytest.Config, part: str) -> bool:
-    """Tell whether some scenarios of a part were left out."""
+    """Returns whether some scenarios of a part were left out."""
     folder = Path(__file__).parent / part
     asked = [Path(str(argument).partition("::")[0]).resolve() for argument in config.args]
     whole = any("::" not in str(argument) for argument in config.args) and any(

@@ -45,7 +45,7 @@ class Crowd(Running):
         return found
 
     def wait_until_answered(self, moves: int = 0) -> None:
-        """Wait until each has all it asked for, and they have come again so often."""
+        """Waits until each has all it asked for, and they have come again so often."""
         wait_until(
             f"{self.clients} clients to be answered after {moves} moves",
             lambda: (
@@ -56,7 +56,7 @@ class Crowd(Running):
         )
 
     def wait_for(self, endpoints: Iterable[str]) -> float:
-        """Wait until the last that each was told is these endpoints; return when the last client was."""
+        """Waits until the last that each was told is these endpoints; returns when the last client was."""
         wanted = " ".join(sorted(endpoints))
 
         def last() -> float | None:
@@ -68,7 +68,7 @@ class Crowd(Running):
         return arrived
 
     def scatter(self) -> None:
-        """Let all drop their connections, and come back, at once."""
+        """Lets all drop their connections, and come back, at once."""
         before = self.moves
         self.send(signal.SIGUSR1)
         self.wait_until_answered(before + self.clients)

@@ -63,7 +63,7 @@ class Follower:
             await asyncio.sleep(random.uniform(0, PAUSE))
 
     def leave(self) -> None:
-        """Drop the connection."""
+        """Drops the connection."""
         if self._stay is not None:
             self._stay.cancel()
 

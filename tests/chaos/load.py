@@ -33,11 +33,11 @@ class Caller(Running):
         super().__init__(*command, env=env)
 
     def assert_runs(self) -> None:
-        """Assert that it has not ended by itself."""
+        """Asserts that it has not ended by itself."""
         self._ended()
 
     def end(self) -> None:
-        """Let it finish the calls under way."""
+        """Lets it finish the calls under way."""
         self._stop()
         assert self.wait() == 0, self.lines[-20:]
         assert self._told_all, "its last report was lost"
@@ -85,13 +85,13 @@ class Load:
             client.__exit__(kind, error, trace)
 
     def join(self) -> Caller:
-        """Start one more client."""
+        """Starts one more client."""
         client = self._start()
         self.clients.append(client)
         return client
 
     def end(self) -> float:
-        """Let all clients finish; return the calls a second that there were."""
+        """Lets all clients finish; returns the calls a second that there were."""
         seconds = time.monotonic() - self.began
         rate = self.sent / seconds
         for client in self.clients:
@@ -108,7 +108,7 @@ class Load:
         return [failure for client in self.clients for failure in client.failures]
 
     def wait_for(self, hosts: Iterable[str], deadline: float = DEADLINE) -> float:
-        """Wait until every client was answered by each of these hosts; return when the last one was."""
+        """Waits until every client was answered by each of these hosts; returns when the last one was."""
         wanted = set(hosts)
         wait_until(
             f"every client to be answered by {sorted(wanted)}",
@@ -118,12 +118,12 @@ class Load:
         return max(client.hosts[host][0] for client in self._running() for host in wanted)
 
     def answered_since(self, time_: float) -> set[str]:
-        """Tell which hosts have answered every client since then."""
+        """Returns which hosts have answered every client since then."""
         clients = ({h for h, (_, last) in client.hosts.items() if last > time_} for client in self._running())
         return set.intersection(*clients)
 
     def go_on_for(self, seconds: float) -> None:
-        """Let a fault last for so long; that the clients go on calling is seen by their count."""
+        """Lets a fault last for so long; that the clients go on calling is seen by their count."""
         before = self.sent
         time.sleep(seconds)
         assert self.sent > before, "nobody calls"

@@ -31,13 +31,13 @@ class LogPipe:
         os.close(self.writer)
 
     def go_away(self) -> None:
-        """Close the reader's end: who writes gets EPIPE."""
+        """Closes the reader's end: who writes gets EPIPE."""
         if self._reader is not None:
             os.close(self._reader)
             self._reader = None
 
     def stop_reading(self) -> None:
-        """Fill the pipe, of which nobody reads: who writes has to wait."""
+        """Fills the pipe, of which nobody reads: who writes has to wait."""
         # Open it again, as the programs share the writer's end, and with that whether it waits.
         stuffing = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
         with contextlib.suppress(BlockingIOError):
@@ -46,7 +46,7 @@ class LogPipe:
         os.close(stuffing)
 
     def lines(self) -> list[str]:
-        """Read on, from a new end if need be; return all lines so far."""
+        """Reads on, from a new end if need be; returns all lines so far."""
         if self._reader is None:
             self._reader = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
         with contextlib.suppress(BlockingIOError):

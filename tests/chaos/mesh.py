@@ -64,13 +64,13 @@ class Pod(Running):
         return f"127.0.0.1:{self.port}"
 
     def wait_until_healthy(self) -> None:
-        """Wait as the kubelet does for a pod with a readiness probe of gRPC health."""
+        """Waits as the kubelet does for a pod with a readiness probe of gRPC health."""
         with grpc.insecure_channel(self.address) as channel:
             check = partial(HealthStub(channel).Check, HealthCheckRequest(), wait_for_ready=True)
             wait_until(f"{self.name} to be healthy", lambda: self._ended() or check(timeout=60).status == 1)
 
     def endpoint_slice(self, *, ready: bool) -> dict[str, Any]:
-        """Make the slice of a pod that is ready, or of one that terminates and serves still.
+        """Makes the slice of a pod that is ready, or of one that terminates and serves still.
 
         Each pod has a slice of its own, as each has a port of its own here.
         """
@@ -113,32 +113,32 @@ class Deployment:
             self._make_ready(pod)
 
     def restart(self) -> None:
-        """Replace pod by pod, a new one before an old one: maxSurge 1, maxUnavailable 0."""
+        """Replaces pod by pod, a new one before an old one: maxSurge 1, maxUnavailable 0."""
         for old in self.pods[:]:
             self._make_ready(self._start())
             self.delete(old)
 
     def replace(self, pod: Pod) -> None:
-        """Delete a pod; its replacement starts at the same time and is ready when it is."""
+        """Deletes a pod; its replacement starts at the same time and is ready when it is."""
         replacement = self._start()
         self.delete(pod)
         self._make_ready(replacement)
 
     def delete(self, pod: Pod) -> None:
-        """Delete a pod gracefully; what follows goes on by itself."""
+        """Deletes a pod gracefully; what follows goes on by itself."""
         self.pods.remove(pod)
         thread = threading.Thread(target=self._end, args=(pod,))
         self._leaving.append(thread)
         thread.start()
 
     def wait_until_gone(self) -> None:
-        """Wait until the pods that were deleted have ended, as they should."""
+        """Waits until the pods that were deleted have ended, as they should."""
         for thread in self._leaving:
             thread.join()
         assert [end for end in self._ends if end[1] != 0 or end[2] > GRACE] == []
 
     def close(self) -> None:
-        """End all pods; without their drain delay, as nobody calls any more."""
+        """Ends all pods; without their drain delay, as nobody calls any more."""
         for pod in self.pods:
             with pod:
                 pod.send(signal.SIGINT)
@@ -192,7 +192,7 @@ class Mesh:
         self.api.stop()
 
     def start_xds_server(self, **settings: str) -> XdsServer:
-        """Start an xds-server (`LISTEN`: where an earlier one was) and wait until it is ready."""
+        """Starts an xds-server (`LISTEN`: where an earlier one was) and waits until it is ready."""
         settings = self.machine.environment | {"KUBECONFIG": str(self._kubeconfig)} | settings
         server = XdsServer(None, self.machine.log, GRPC_VERBOSITY="NONE", **settings)
         self._servers.append(server)
@@ -200,17 +200,17 @@ class Mesh:
         return server
 
     def start_again(self, server: XdsServer) -> XdsServer:
-        """Start an xds-server where one was that has ended."""
+        """Starts an xds-server where one was that has ended."""
         return self.start_xds_server(LISTEN=server.address, ADMIN_LISTEN=server.admin)
 
     def start_client(self, program: str, xds_bootstrap: str, target: str) -> Running:
-        """Start a greeter's client that calls often."""
+        """Starts a greeter's client that calls often."""
         settings = {"TARGET": target, "INTERVAL": "0.02", "GRPC_XDS_BOOTSTRAP_CONFIG": xds_bootstrap}
         environment = running.environment(**settings, **self.machine.environment)
         return Running(program, env=environment, log=self.machine.log)
 
     def change_big_service(self, chance: random.Random) -> None:
-        """Make a change to a service with so many endpoints that a response about it fills every buffer."""
+        """Makes a change to a service with so many endpoints that a response about it fills every buffer."""
         pods = [f"10.1.{high}.{low}" for high in range(8) for low in range(1, 251)]
         one = endpoint_slice(*chance.sample(pods, 1_900), name="big-1", owner="big", namespace=NAMESPACE)
         self.api.apply(one)
@@ -221,7 +221,7 @@ class Mesh:
 
 
 def bootstrap(*addresses: str) -> str:
-    """Write a bootstrap as in k8s/components/xds-client, with these servers, the first before the others."""
+    """Writes a bootstrap as in k8s/components/xds-client, with these servers, the first before the others."""
     features = ["xds_v3", "ignore_resource_deletion"]
     servers = [
         {"server_uri": address, "channel_creds": [{"type": "insecure"}], "server_features": features}
@@ -232,22 +232,22 @@ def bootstrap(*addresses: str) -> str:
 
 
 def kill(server: XdsServer) -> None:
-    """End it without a word, as a node does that loses power."""
+    """Ends it without a word, as a node does that loses power."""
     server.send(signal.SIGKILL)
     assert server.wait() == -signal.SIGKILL
 
 
 def metric(server: XdsServer, name: str) -> float:
-    """Read a metric of a server: the sum over its labels."""
+    """Reads a metric of a server: the sum over its labels."""
     _, text = server.get("/metrics")
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.split("{")[0].split()[0] == name)
 
 
 def age(server: XdsServer) -> float:
-    """Tell how old the state of a server is, as its metrics say."""
+    """Returns how old the state of a server is, as its metrics say."""
     return metric(server, "discovery_age_seconds")
 
 
 def streams(server: XdsServer) -> int:
-    """Tell how many clients a server has."""
+    """Returns how many clients a server has."""
     return round(metric(server, "xds_streams"))

@@ -75,21 +75,21 @@ class Scenario:
             self._tell()
 
     def now(self, doing: str) -> None:
-        """Say what is being done to the mesh."""
+        """Prints what is being done to the mesh."""
         self._doing = doing
         self._tell()
 
     def recovered(self, seconds: float, counted: str) -> None:
-        """Note how long recovery took, and from what to what that is; of several recoveries the longest counts."""
+        """Notes how long recovery took, and from what to what that is; of several recoveries the longest counts."""
         self.row.recovery = max(seconds, self.row.recovery or 0.0)
         self.row.notes = [counted, *(note for note in self.row.notes if note != counted)]
 
     def lose(self, is_lost: Callable[[dict[str, Any]], bool]) -> None:
-        """Allow failures that nobody can prevent, such as of a call whose answer is on a cable that was cut."""
+        """Allows failures that nobody can prevent, such as of a call whose answer is on a cable that was cut."""
         self._is_lost = is_lost
 
     def note(self, text: str) -> None:
-        """Note what else was seen."""
+        """Notes what else was seen."""
         self.row.notes.append(text)
 
     def _finish(self) -> None:

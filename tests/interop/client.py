@@ -39,12 +39,12 @@ class Client(Protocol):
     """Whoever calls through channels."""
 
     def open(self, channel: str, target: str, *, idle_seconds: float | None = None) -> None:
-        """Make a channel to a target."""
+        """Makes a channel to a target."""
 
     def call(
         self, channel: str, times: int = 1, *, patient: bool = True, seconds: float = TIMEOUT
     ) -> Replies:
-        """Call, one call after the other; `patient` calls wait for a connection."""
+        """Calls, one call after the other; `patient` calls wait for a connection."""
 
 
 class Program:
@@ -124,7 +124,7 @@ class Program:
 def call_until(
     client: Client, channel: str, what: str, seen: Callable[[Replies], bool], times: int = 6, **options: Any
 ) -> list[dict[str, str]]:
-    """Call, so many times at once, until the replies are as they should be; return all failures on the way."""
+    """Calls, so many times at once, until the replies are as they should be; returns all failures on the way."""
     failures: list[dict[str, str]] = []
 
     def look() -> bool:
@@ -137,6 +137,6 @@ def call_until(
 
 
 def alternate(hosts: Sequence[str], among: int) -> bool:
-    """Tell whether so many hosts replied strictly in turn."""
+    """Returns whether so many hosts replied strictly in turn."""
     regular = all(hosts[i] == hosts[i - among] for i in range(among, len(hosts)))
     return regular and len(set(hosts)) == among and len(hosts) >= 2 * among

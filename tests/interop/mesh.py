@@ -46,7 +46,7 @@ class Mesh:
             server.__exit__(kind, error, trace)
 
     def serve(self, zones: Mapping[str, Sequence[Greeter]], service: str = SERVICE) -> None:
-        """Let a Service have these greeters, by zone, as one change."""
+        """Lets a Service have these greeters, by zone, as one change."""
         found = [objects.service(service)]
         for zone, greeters in zones.items():
             for greeter in greeters:
@@ -57,16 +57,16 @@ class Mesh:
         objects.write(self.folder / f"{service}.yaml", *found)
 
     def delete(self, service: str = SERVICE) -> None:
-        """Delete a Service with its endpoints."""
+        """Deletes a Service with its endpoints."""
         (self.folder / f"{service}.yaml").unlink()
 
     def stop_server(self) -> None:
-        """Let nobody answer at the xds-server's address."""
+        """Lets nobody answer at the xds-server's address."""
         self._look_for_nacks()
         self.server.__exit__(None, None, None)
 
     def start_server(self) -> None:
-        """Start an xds-server where one was."""
+        """Starts an xds-server where one was."""
         old = self.server
         self.server = XdsServer(
             self.folder, LISTEN=old.address, ADMIN_LISTEN=old.admin, GRPC_VERBOSITY="NONE"
@@ -81,12 +81,12 @@ class Mesh:
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     def assert_no_nacks(self) -> None:
-        """Assert that no client has refused anything."""
+        """Asserts that no client has refused anything."""
         self._look_for_nacks()
         assert self.nacks == 0, self.server.warnings("client refuses")
 
     def bootstrap(self, node_id: str = "interop") -> str:
-        """Write a bootstrap as docs/your-services.md shows it."""
+        """Writes a bootstrap as docs/your-services.md shows it."""
         return json.dumps(
             {
                 "xds_servers": [

@@ -58,7 +58,7 @@ def xds_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XdsServer]:
 
 
 def answers(xds_server: XdsServer, *names: str, namespace: str | None) -> dict[str, str]:
-    """Call xds:///NAME for each of the names as a client in a namespace; return who answered."""
+    """Calls xds:///NAME for each of the names as a client in a namespace; returns who answered."""
     node: dict[str, object] = {"id": "test"}
     if namespace:
         node["metadata"] = {"NAMESPACE": namespace}

@@ -57,7 +57,7 @@ class AdsClient:
         self._channel.close()
 
     def ask(self, kind: type[Any], *names: str) -> Held:
-        """Subscribe to resources and wait until all are there."""
+        """Subscribes to resources and waits until all are there."""
         self._names[kind] = list(names)
         self._send(kind)
         wait_until(
@@ -66,13 +66,13 @@ class AdsClient:
         return self._held(kind)
 
     def ask_for_many(self, kind: type[Any], one: str, others: Sequence[str]) -> None:
-        """Subscribe to many resources of which one exists, and wait until that is there."""
+        """Subscribes to many resources of which one exists, and waits until that is there."""
         self._names[kind] = [*others, one]
         self._send(kind)
         wait_until(f"{one} as {kind.DESCRIPTOR.name}", lambda: one in self._held(kind).resources)
 
     def walk(self, *targets: str) -> None:
-        """Ask for all that a gRPC client would ask for to call these targets."""
+        """Asks for all that a gRPC client would ask for to call these targets."""
         listeners = [Listener.FromString(value) for value in self.ask(Listener, *targets).resources.values()]
         routes = [
             RouteConfiguration.FromString(value)
@@ -87,11 +87,11 @@ class AdsClient:
         )
 
     def wait_for_another(self, kind: type[Any], version: str) -> None:
-        """Wait for a response that differs from an earlier one."""
+        """Waits for a response that differs from an earlier one."""
         wait_until(f"{kind.DESCRIPTOR.name} to change", lambda: self._held(kind).version != version)
 
     def wait_for_end(self) -> grpc.RpcError:
-        """Wait until the server ends the stream, and return the error that it gives."""
+        """Waits until the server ends the stream, and returns the error that it gives."""
         wait_until("the stream to end", lambda: self._error)
         assert self._error
         return self._error

@@ -38,13 +38,13 @@ def callers(demo: Cluster) -> Iterator[CallerPods]:
 
 @pytest.fixture
 def load(callers: CallerPods) -> Callable[..., Load]:
-    """Make load, on one node if it is named."""
+    """Makes load, on one node if it is named."""
     return lambda node=None: Load(lambda: callers.follow(callers.start(node)))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add what the cluster says to the report of a failure."""
+    """Adds what the cluster says to the report of a failure."""
     report = yield
     provided.explain(report, item)
     return report

@@ -24,7 +24,7 @@ class Cut:
 
     @contextmanager
     def off(self, cluster: Cluster, node: str) -> Iterator[None]:
-        """Cut a node off."""
+        """Cuts a node off."""
         self.begun = time.monotonic()
         with faults.cut_off(cluster, node):
             self.made = time.monotonic()
@@ -32,12 +32,12 @@ class Cut:
         self.healed = time.monotonic()
 
     def explains(self, failure: dict[str, Any]) -> bool:
-        """Tell whether a request failed with its connection, which was silent for too long."""
+        """Returns whether a request failed with its connection, which was silent for too long."""
         with_connection: bool = failure["details"].startswith("Stream removed (")
         return with_connection and self.begun < failure["time"] < self.made + GIVEN_UP + SLACK
 
     def assert_lost(self, caller: Caller, share: float) -> None:
-        """Assert that no more failed than what round robin sent across the cut: a share of all requests."""
+        """Asserts that no more failed than what round robin sent across the cut: a share of all requests."""
         others = [failure for failure in caller.failures if not self.explains(failure)]
         assert not others, (
             f"cut off at {self.made:.1f}, and {len(others)} others failed, such as {others[:5]}"
@@ -47,7 +47,7 @@ class Cut:
         assert len(sent) <= CALLS_A_SECOND * share * (seconds + 0.5)
 
     def told(self, *callers: Caller) -> str:
-        """Say when the last request was lost."""
+        """Prints when the last request was lost."""
         last = max(failure["time"] for caller in callers for failure in caller.failures)
         return (
             f"all failed requests were sent across the cut before the connections were closed, {last - self.made:.1f} s later"

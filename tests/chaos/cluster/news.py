@@ -15,7 +15,7 @@ RECOVERED = "the last new pod seen ready → each client answered by each new po
 
 @contextmanager
 def new_pods(demo: Cluster, calls: Load, told: Scenario, deadline: float = DEADLINE) -> Iterator[None]:
-    """Wait for the pods that are new after what is done, and note how soon all clients had them."""
+    """Waits for the pods that are new after what is done, and note how soon all clients had them."""
     before = demo.pod_names(HELLO)
     with readiness.watched(demo, HELLO) as ready:
         yield

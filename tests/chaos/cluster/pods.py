@@ -47,7 +47,7 @@ class CallerPods:
         self._template = _template(cluster.deployment("hello-client")["spec"]["template"])
 
     def start(self, node: str | None = None, calls_a_second: float = CALLS_A_SECOND) -> str:
-        """Start a pod that calls and return its name."""
+        """Starts a pod that calls and returns its name."""
         pod = copy.deepcopy(self._template)
         name = f"{SERVICE}-{next(self._numbers)}"
         pod["metadata"] = _metadata(name)
@@ -59,7 +59,7 @@ class CallerPods:
         return name
 
     def follow(self, pod: str) -> PodLog:
-        """Read what a pod has written and writes."""
+        """Reads what a pod has written and writes."""
         return PodLog(self._cluster, pod)
 
     def delete(self) -> None:
@@ -74,7 +74,7 @@ def _metadata(name: str) -> Object:
 
 
 def _template(hello_client: Object) -> Object:
-    """Make a pod that calls of one of hello-client."""
+    """Makes a pod that calls of one of hello-client."""
     spec = copy.deepcopy(hello_client["spec"])
     [container] = spec["containers"]
     container["volumeMounts"] = [{"name": SERVICE, "mountPath": "/chaos"}]

@@ -34,7 +34,7 @@ def two_replicas(demo: Cluster) -> Iterator[None]:
 
 @contextmanager
 def leading_nowhere(demo: Cluster, service: str) -> Iterator[None]:
-    """Take all pods from a Service: its address refuses connections."""
+    """Takes all pods from a Service: its address refuses connections."""
 
     def select(name: str) -> None:
         patch = {"spec": {"selector": {NAME: name}}}
@@ -131,7 +131,7 @@ def test_the_node_of_one_is_cut_off(
 
 
 def time_to_first_reply(client: Caller) -> float:
-    """Assert that no call of a client failed that began after its first reply; return how long it took to get there."""
+    """Asserts that no call of a client failed that began after its first reply; returns how long it took to get there."""
     first: float = min(first for first, _ in client.hosts.values())
     began: list[float] = [failure["time"] - failure["seconds"] for failure in client.failures]
     assert all(each < first for each in began), client.failures[-5:]

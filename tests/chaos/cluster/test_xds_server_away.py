@@ -23,7 +23,7 @@ KNOWN = "a pod seen ready afterwards → each client answered by it"
 
 
 def begin(demo: Cluster) -> None:
-    """Let the scenario begin with two pods and one xds-server."""
+    """Lets the scenario begin with two pods and one xds-server."""
     demo.scale(HELLO, 2)
     demo.scale(XDS, 1)
 

@@ -56,13 +56,13 @@ def test_flapping(mesh: Mesh, scenario) -> None:
 
 
 def change(mesh: Mesh, crowd: Crowd, steady: Sequence[Pod], flapping: Pod, *, ready: bool) -> float:
-    """Make one change; return how long it took to reach all."""
+    """Makes one change; returns how long it took to reach all."""
     began = time.monotonic()
     mesh.api.apply(flapping.endpoint_slice(ready=ready))
     return crowd.wait_for(pod.address for pod in [*steady, *([flapping] if ready else [])]) - began
 
 
 def cpu_seconds(server: XdsServer) -> float:
-    """Tell how much CPU time a process has used: utime and stime of proc_pid_stat(5)."""
+    """Returns how much CPU time a process has used: utime and stime of proc_pid_stat(5)."""
     fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

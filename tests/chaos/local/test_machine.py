@@ -44,7 +44,7 @@ def end(*programs: Running) -> None:
 
 
 def a_pod_joins(mesh: Mesh, load: Load) -> float:
-    """Return how long it took until each client was answered by it."""
+    """Returns how long it took until each client was answered by it."""
     mesh.hello.scale(len(mesh.hello.pods) + 1)
     ready = time.monotonic()
     return load.wait_for(mesh.hello.names) - ready
@@ -71,7 +71,7 @@ def test_the_disk_is_full(mesh: Mesh, scenario) -> None:
 
 
 def writes(program: Running) -> int:
-    """Tell how often a program has tried to write to a file or pipe: syscw of proc_pid_io(5)."""
+    """Returns how often a program has tried to write to a file or pipe: syscw of proc_pid_io(5)."""
     [count] = [
         line.split()[1]
         for line in Path(f"/proc/{program.pid}/io").read_text().splitlines()
@@ -167,5 +167,5 @@ def set_clock(file: Path, offset: timedelta) -> None:
 
 
 def ahead(program: Running) -> timedelta:
-    """Tell how far the time of a program's last line is ahead of ours."""
+    """Returns how far the time of a program's last line is ahead of ours."""
     return datetime.fromisoformat(program.records[-1]["timestamp"]) - datetime.now(UTC)

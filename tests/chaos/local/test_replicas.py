@@ -162,7 +162,7 @@ def test_the_second_server_of_a_bootstrap(mesh: Mesh, scenario) -> None:
 
 
 def said_by(server: XdsServer) -> dict[str, tuple[dict[str, bytes], str]]:
-    """Ask for everything; return each type's resources and version."""
+    """Asks for everything; returns each type's resources and version."""
     with AdsClient(server.address) as client:
         client.walk(*TARGETS)
         return {kind.DESCRIPTOR.name: (held.resources, held.version) for kind, held in client.held.items()}
