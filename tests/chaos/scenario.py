@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from tests.chaos.load import Load
+from tests.chaos.load import LEAST, Load
 
 PRINT_EVERY = 5.0
 """Seconds."""

@@ -141,7 +141,7 @@ class Streams(RuleBasedStateMachine):
 
     @rule(who=who)
     def settle(self, who):
-        """Lets everything arrive; then there is nothing more to say."""
+        """Let everything arrive; then there is nothing more to say."""
         stream = self.streams[who]
         stream.come_to_rest()
         if self.cache.synced:
