@@ -1,7 +1,7 @@
 """Minimal servers, one for each way to serve streams with grpc in Python.
 
 They send prepared responses, without subscriptions, versions or logs, so their cost is a lower bound for any control
-plane built the same way. This comparison is the reason for ``xds_server.ads.call``; repeat it after upgrades of grpcio.
+plane built the same way. This comparison is the reason for ``xds_server.rpc.events``; repeat it after upgrades of grpcio.
 
     python -m bench.bare WAY PORT CONTROL_PORT
 """
@@ -21,11 +21,12 @@ import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
 from xds_server.ads import wire
-from xds_server.ads.call import Call, method_handler
 from xds_server.ads.servicer import MAX_STREAMS, SERVICE
-from xds_server.model import Endpoint, SocketAddress
+from xds_server.model.service import Endpoint, SocketAddress
 from xds_server.resources import cluster, endpoints, listener, route
 from xds_server.resources.types import ResourceType
+from xds_server.rpc.call import Call
+from xds_server.rpc.events import EventTransport
 
 NAME = "service-0.default:50051"
 ENDPOINTS = 10
@@ -191,7 +192,7 @@ class Stream:
 
 
 def serve_with_events(prepared: Prepared, port: int) -> None:
-    """Serves as xds-server does, with xds_server.ads.call: callbacks, no thread or task for a stream."""
+    """Serves as xds-server does, with xds_server.rpc.events: callbacks, no thread or task for a stream."""
     streams: set[Stream] = set()
     lock = threading.RLock()
 
@@ -207,7 +208,7 @@ def serve_with_events(prepared: Prepared, port: int) -> None:
                 stream.respond(ResourceType.ENDPOINTS.value)
 
     prepared.notify = notify
-    _serve(method_handler(opened, ThreadPoolExecutor(1)), port, threads=1)
+    _serve(EventTransport().method(opened), port, threads=1)
 
 
 def _serve(handler: "grpc.RpcMethodHandler[bytes, bytes]", port: int, *, threads: int) -> None:
@@ -227,7 +228,7 @@ def say_listening() -> None:
 WAYS = {
     "grpc.aio: two tasks a stream": serve_with_asyncio,
     "grpc.server: two threads a stream": serve_with_threads,
-    "completion queue: neither": serve_with_events,
+    "rpc.events: neither": serve_with_events,
 }
 
 

@@ -1,6 +1,7 @@
 """A model of an xDS client, for tests: it keeps what a client keeps, and checks what a client would refuse."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
@@ -8,9 +9,14 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
+from xds_server.ads.limits import Limits, Usage
 from xds_server.ads.session import Session
-from xds_server.model import Endpoint, Port, Service, ServiceName, SocketAddress
-from xds_server.resources.types import ResourceType
+from xds_server.cache.cache import Cache
+from xds_server.model.client import Client as Identity
+from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
+from xds_server.model.tables import ENDPOINTS, SERVICES, Entry
+from xds_server.resources.builders import builder
+from xds_server.resources.types import Key, ResourceType
 
 LDS, RDS, CDS, EDS = ResourceType.LISTENER, ResourceType.ROUTE, ResourceType.CLUSTER, ResourceType.ENDPOINTS
 
@@ -23,13 +29,33 @@ MESSAGES = {
 
 
 def service(name="web", *ips, namespace="shop", ports=(80,)):
-    """A service whose pods have these addresses, on every port."""
+    """A service whose pods have these addresses, on every port: its table entries."""
     endpoints = tuple(Endpoint("", (SocketAddress(ip, 8080),)) for ip in sorted(ips))
-    return Service(ServiceName(namespace, name), tuple(Port("", number, True, endpoints) for number in ports))
+    found = Service(ServiceName(namespace, name), tuple(Port("", number, True) for number in ports))
+    return {Entry(SERVICES, found.name): found, **{Entry(ENDPOINTS, port): endpoints for port in found.port_names}}
 
 
-def changes(*services, gone=()):
-    return {**{s.name: s for s in services}, **dict.fromkeys(gone)}
+def make_cache():
+    """A cache without anything in it."""
+    return Cache(partial(builder, cluster_domain="cluster.local"))
+
+
+def publish(cache, *services, gone=()):
+    """Publishes services as the store does: a port that goes takes its endpoints with it."""
+    changes = dict.fromkeys(Entry(SERVICES, ServiceName("shop", name)) for name in gone)
+    for entries in services:
+        changes.update(entries)
+    for entry in [entry for entry in changes if entry.table is SERVICES]:
+        before, after = cache.tables[SERVICES].get(entry.key), changes[entry]
+        for port in before.port_names if before else ():
+            if after is None or port not in after.port_names:
+                changes[Entry(ENDPOINTS, port)] = None
+    cache.publish(changes)
+
+
+def find(cache, kind, name, namespace="shop"):
+    """A resource as a client in a namespace gets it."""
+    return cache.get(Key(kind, name), Identity(namespace))
 
 
 @dataclass
@@ -53,7 +79,7 @@ class Client:
 
     def __init__(self, cache, *, namespace="shop", node_id="node"):
         self.woken = 0
-        self.session = Session(cache, asked=self._wake, settled=self._wake)
+        self.session = Session(cache, Usage(Limits()).open("10.0.0.1"), flush=self._wake)
         self.held = {kind: Held() for kind in ResourceType}
         self.nonces = set()
         self._node: tuple[str, str] | None = (node_id, namespace)

@@ -6,7 +6,6 @@ import gc
 import itertools
 import socket
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -14,41 +13,71 @@ from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.status.v3 import csds_pb2
 from structlog.testing import capture_logs
 
-from tests.protocol.client import CDS, EDS, LDS, changes, service
-from xds_server.admin import liveness
-from xds_server.ads import servicer as servicer_module
-from xds_server.ads.servicer import SERVICE, AdsServicer
-from xds_server.ads.session import MAX_NAME_LENGTH, MAX_NAMES
-from xds_server.ads.status import SERVICE as STATUS
-from xds_server.ads.status import StatusServicer
-from xds_server.app import MAX_REQUEST_BYTES, server_options
-from xds_server.cache import Cache, Key
+from tests.protocol.client import CDS, EDS, LDS, make_cache, publish, service
+from xds_server.admin.probe import AdsProbe
+from xds_server.ads.limits import Limits
+from xds_server.ads.servicer import SERVICE, STREAM_METHOD, AdsServicer
+from xds_server.ads.stream import Pace
+from xds_server.ads.subscription import MAX_NAME_LENGTH, MAX_NAMES
+from xds_server.app import DEBUG_THREADS, MAX_REQUEST_BYTES, first_name, make_debug_server, make_server
+from xds_server.csds.servicer import SERVICE as STATUS
+from xds_server.csds.servicer import StatusServicer
+from xds_server.resources.types import Key
+from xds_server.rpc.events import EventCall, EventTransport
+from xds_server.rpc.threads import ThreadTransport
 
 WEB = "web.shop:80"
 
 
 @pytest.fixture
-async def cache():
-    cache = Cache("cluster.local")
-    cache.publish(changes(service("web", "10.0.0.1")))
+def cache():
+    cache = make_cache()
+    publish(cache, service("web", "10.0.0.1"))
     return cache
 
 
+@pytest.fixture(params=["events", "threads"])
+def transport(request):
+    """Both ways to serve calls have to behave alike."""
+    return EventTransport() if request.param == "events" else ThreadTransport(2_100)
+
+
 @pytest.fixture
-async def servicer(cache):
-    servicer = AdsServicer(cache)
-    watching = asyncio.create_task(servicer.watch_writes())
+def limits():
+    return Limits()
+
+
+@pytest.fixture
+def pace():
+    return Pace()
+
+
+@pytest.fixture
+async def servicer(cache, transport, limits, pace):
+    servicer = AdsServicer(cache, transport, limits=limits, pace=pace, probe_node="probe")
+    supervising = asyncio.create_task(servicer.close_unread_streams())
     yield servicer
-    watching.cancel()
+    supervising.cancel()
 
 
 @pytest.fixture
-async def server(cache, servicer):
-    server = grpc.server(ThreadPoolExecutor(4), options=server_options(max_connection_age=1800))
-    server.add_generic_rpc_handlers((servicer.handler(), StatusServicer(servicer, cache).handler()))
+async def server(servicer, transport, limits):
+    server = make_server(transport, max_connection_age=1800, max_streams=limits.streams)
+    server.add_generic_rpc_handlers((servicer.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"
+    await asyncio.to_thread(server.stop(0).wait)
+
+
+@pytest.fixture
+async def debug_channel(cache, servicer):
+    """A channel to the server for operators."""
+    server = make_debug_server(StatusServicer(servicer, cache))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
     await asyncio.to_thread(server.stop(0).wait)
 
 
@@ -84,7 +113,7 @@ async def test_a_subscription_is_answered_and_followed(cache, channel):
     await stream.write(request(EDS, WEB))
     first = await stream.read()
     assert (first.type_url, len(first.resources)) == (EDS.value, 1)
-    cache.publish(changes(service("web", "10.0.0.1", "10.0.0.2")))
+    publish(cache, service("web", "10.0.0.1", "10.0.0.2"))
     second = await stream.read()
     assert b"10.0.0.2" in second.resources[0].value
     assert second.version_info != first.version_info
@@ -111,10 +140,10 @@ async def test_a_burst_of_changes_is_gathered_and_its_last_state_arrives(cache, 
 
     following = asyncio.create_task(follow())
     for last in range(1, 200):
-        cache.publish(changes(service("web", f"10.0.1.{last}")))
+        publish(cache, service("web", f"10.0.1.{last}"))
         await asyncio.sleep(0.002)
     received = await following
-    assert received <= (loop.time() - began) / servicer_module.GATHER_SECONDS + 1
+    assert received <= (loop.time() - began) / Pace().gather + 1
     stream.cancel()
 
 
@@ -164,7 +193,7 @@ async def test_a_request_over_a_limit_ends_its_stream_alone(cache, channel, brok
     await good.read()
     await bad.write(broken)
     assert await bad.code() is code
-    assert list(cache.resources()) == [Key(EDS, WEB, "")]
+    assert [key for key, *_ in cache.resources()] == [Key(EDS, WEB)]
     await good.write(request(CDS, WEB))
     assert (await good.read()).type_url == CDS.value
     good.cancel()
@@ -185,7 +214,7 @@ async def test_a_client_that_pings_as_often_as_grpc_allows_is_not_sent_away(cach
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(45):
                 await stream.code()
-        cache.publish(changes(service("web", "10.0.0.9")))
+        publish(cache, service("web", "10.0.0.9"))
         assert b"10.0.0.9" in (await stream.read()).resources[0].value
         stream.cancel()
 
@@ -222,20 +251,20 @@ async def test_a_refusal_is_logged_once_with_node_type_and_the_clients_words(ser
     with capture_logs() as logs:
         await stream.write(refusal)
         await until(
-            lambda: [h.rejection for s in servicer.streams for h in s.session.held()] != [None], "recorded"
+            lambda: [h.rejection for s in servicer.streams for h in s.session.statuses()] != [None], "recorded"
         )
     [line] = [e for e in logs if e["log_level"] == "warning"]
     assert (line["node"], line["type"], line["reason"]) == ("pod-7.shop", "CDS", "no such policy")
     stream.cancel()
 
 
-async def test_the_status_of_every_client_is_told(channel):
+async def test_the_status_of_every_client_is_shown_to_operators_alone(channel, debug_channel):
     stream = open_stream(channel)
     first = request(EDS, WEB, "nowhere.shop:80")
     first.node.id = "pod-7.shop"
     await stream.write(first)
     response = await stream.read()
-    fetch = channel.unary_unary(
+    fetch = debug_channel.unary_unary(
         f"/{STATUS}/FetchClientStatus",
         request_serializer=csds_pb2.ClientStatusRequest.SerializeToString,
         response_deserializer=csds_pb2.ClientStatusResponse.FromString,
@@ -253,21 +282,21 @@ async def test_the_status_of_every_client_is_told(channel):
     stream.cancel()
 
 
-async def test_a_client_that_never_reads_is_sent_away(cache, servicer, channel, monkeypatch):
-    monkeypatch.setattr(servicer_module, "WRITE_SECONDS", 0.5)
+@pytest.mark.parametrize("pace", [Pace(write_timeout=0.5)])
+async def test_the_stream_of_a_client_that_never_reads_is_closed(cache, servicer, channel):
     stuck = open_stream(channel)
     await stuck.write(request(EDS, WEB))
-    await until(cache.resources, "subscribed")
+    await until(lambda: list(cache.resources()), "subscribed")
     pods = [f"10.{a}.{b}.{c}" for a in range(5) for b in range(10) for c in range(1, 100)]
-    contents = itertools.cycle([changes(service("web", *pods)), changes(service("web", *pods[1:]))])
+    contents = itertools.cycle([service("web", *pods), service("web", *pods[1:])])
 
-    def given_up():
-        cache.publish(next(contents))
-        return cache.resources() == {}
+    def closed():
+        publish(cache, next(contents))
+        return list(cache.resources()) == []
 
-    await until(given_up, "given up")
+    await until(closed, "closed")
     await until(lambda: not servicer.streams, "forgotten")
-    # It reads again: what was on its way, and then that it has to come back.
+    # It reads again: responses that were on their way, and then that it has to connect again.
     async with asyncio.timeout(10):
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
             while await stuck.read() is not grpc.aio.EOF:
@@ -288,14 +317,71 @@ async def test_clients_that_come_all_at_once_are_all_answered(servicer, channel)
     await until(lambda: not servicer.streams, "forgotten")
 
 
-async def test_no_more_streams_than_the_limit(servicer, channel, monkeypatch):
-    monkeypatch.setattr(servicer_module, "MAX_STREAMS", 1)
+@pytest.mark.parametrize("limits", [Limits(streams=1)])
+async def test_no_more_streams_than_the_limit(channel):
     first = open_stream(channel)
     await first.write(request(EDS, WEB))
     await first.read()
     second = open_stream(channel)
     assert await second.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await second.details() == "1 streams are open, as many as one server allows"
     first.cancel()
+    third = await until_accepted(channel)
+    third.cancel()
+
+
+async def until_accepted(channel):
+    """A stream that is answered, however often one is refused before."""
+    async with asyncio.timeout(30):
+        while True:
+            stream = open_stream(channel)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await stream.write(request(EDS, WEB))
+                if await stream.read() is not grpc.aio.EOF:
+                    return stream
+
+
+@pytest.mark.parametrize("limits", [Limits(names_of_peer=50)])
+async def test_who_subscribes_to_too_much_is_refused_and_others_are_served(channel):
+    good, greedy = open_stream(channel), open_stream(channel)
+    await good.write(request(EDS, WEB))
+    await good.read()
+    with capture_logs() as logs:
+        await greedy.write(request(EDS, *(str(number) for number in range(50))))
+        assert await greedy.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "ipv4:127.0.0.1 would subscribe to 51 names, over the bound of 50 for one address"
+    assert await greedy.details() == reason
+    assert [e["reason"] for e in logs if e["log_level"] == "warning"] == [reason]
+    await good.write(request(CDS, WEB))
+    assert (await good.read()).type_url == CDS.value
+    good.cancel()
+
+
+async def test_lines_that_a_client_causes_are_limited(channel):
+    with capture_logs() as logs:
+        for _ in range(200):
+            stream = open_stream(channel)
+            await stream.write(discovery_pb2.DiscoveryRequest())
+            assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert 0 < len([e for e in logs if e["event"] == "request refused; the stream is closed"]) < 100
+
+
+async def test_idle_operators_do_not_make_others_wait(debug_channel):
+    def watch():
+        return debug_channel.stream_stream(
+            f"/{STATUS}/StreamClientStatus",
+            request_serializer=csds_pb2.ClientStatusRequest.SerializeToString,
+            response_deserializer=csds_pb2.ClientStatusResponse.FromString,
+        )()
+
+    idle = [watch() for _ in range(DEBUG_THREADS)]
+    for stream in idle:
+        await stream.write(csds_pb2.ClientStatusRequest())
+        await stream.read()
+    one_more = watch()
+    assert await one_more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    for stream in idle:
+        stream.cancel()
 
 
 async def test_comings_and_goings_leave_nothing_behind(cache, servicer, channel):
@@ -307,7 +393,7 @@ async def test_comings_and_goings_leave_nothing_behind(cache, servicer, channel)
             await stream.read()
             stream.cancel()
     await until(lambda: not servicer.streams, "forgotten")
-    assert cache.resources() == {}
+    assert list(cache.resources()) == []
 
 
 async def test_a_client_that_never_reads_disturbs_nobody(cache, channel):
@@ -317,7 +403,7 @@ async def test_a_client_that_never_reads_disturbs_nobody(cache, channel):
     await other.read()
     pods = [f"10.{a}.{b}.{c}" for a in range(2) for b in range(10) for c in range(1, 100)]
     for round_ in range(60):
-        cache.publish(changes(service("web", *pods, f"10.9.9.{round_}")))
+        publish(cache, service("web", *pods, f"10.9.9.{round_}"))
         response = await other.read()
         assert f"10.9.9.{round_}".encode() in response.resources[0].value
     stuck.cancel()
@@ -334,9 +420,9 @@ async def test_an_error_in_one_stream_ends_it_and_no_other(cache, servicer, chan
         raise ZeroDivisionError
 
     monkeypatch.setattr(min(servicer.streams, key=lambda s: s.number).session, "next", fail)
-    await asyncio.sleep(servicer_module.GATHER_SECONDS)
+    await asyncio.sleep(Pace().gather)
     with capture_logs() as logs:
-        cache.publish(changes(service("web", "10.0.0.9")))
+        publish(cache, service("web", "10.0.0.9"))
     codes = set()
     for stream in (bad, good):
         with contextlib.suppress(grpc.aio.AioRpcError):
@@ -363,10 +449,50 @@ async def test_what_has_ended_waits_for_no_garbage_collector(servicer, channel):
         gc.enable()
 
 
-async def test_a_server_that_does_not_answer_is_not_alive(monkeypatch):
-    monkeypatch.setattr(liveness, "ANSWER_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent, capture_logs() as logs:
-        asking = liveness.Liveness(f"127.0.0.1:{silent.getsockname()[1]}")
-        assert not await asking.answers()
-        await asking.close()
-    assert [e["event"] for e in logs] == ["gRPC does not answer"]
+class TestProbe:
+    @pytest.fixture
+    async def probe(self, server, cache):
+        probe = AdsProbe(server, STREAM_METHOD, node="probe", find_name=lambda: first_name(cache), timeout=5)
+        yield probe
+        await probe.close()
+
+    async def test_it_is_answered_as_a_client_is(self, probe, servicer):
+        with capture_logs() as logs:
+            assert await probe.answers()
+        await until(lambda: not servicer.streams, "forgotten")
+        assert [e for e in logs if e["log_level"] != "debug"] == []
+
+    async def test_it_is_answered_where_there_is_nothing_to_serve(self, probe, cache):
+        publish(cache, gone=["web"])
+        assert await probe.answers()
+
+    @pytest.mark.parametrize("cache", [make_cache()], ids=["not synced"])
+    async def test_it_is_answered_before_clients_may_be(self, probe, cache):
+        assert not cache.synced
+        assert await probe.answers()
+
+    @pytest.mark.parametrize("transport", [EventTransport()], ids=["events"])
+    @pytest.mark.parametrize("broken", ["__init__", "write", "serve"])
+    async def test_it_fails_when_no_call_can_be_served(self, probe, cache, monkeypatch, broken):
+        """As if grpc had renamed one of its inner parts."""
+
+        def fail(*_, **__):
+            raise AttributeError("_rpc_event")
+
+        monkeypatch.setattr(EventCall, broken, fail)
+        with capture_logs() as logs:
+            assert not await probe.answers()
+        assert "ADS does not answer its probe" in [e["event"] for e in logs]
+
+    async def test_it_fails_when_nothing_answers(self):
+        with socket.create_server(("127.0.0.1", 0)) as silent, capture_logs() as logs:
+            probe = AdsProbe(
+                f"127.0.0.1:{silent.getsockname()[1]}",
+                STREAM_METHOD,
+                node="probe",
+                find_name=lambda: WEB,
+                timeout=0.2,
+            )
+            assert not await probe.answers()
+            await probe.close()
+        assert [e["event"] for e in logs] == ["ADS does not answer its probe"]

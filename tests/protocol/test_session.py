@@ -6,18 +6,16 @@ The rules are those of https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 
-from tests.protocol.client import CDS, EDS, LDS, MESSAGES, RDS, Client, changes, service
-from xds_server.ads.session import (
+from tests.protocol.client import CDS, EDS, LDS, MESSAGES, RDS, Client, make_cache, publish, service
+from xds_server.ads.limits import Limits, Usage
+from xds_server.ads.session import RequestKind, Session, Status
+from xds_server.ads.subscription import (
+    MAX_ERROR_DETAIL_LENGTH,
     MAX_NAME_LENGTH,
     MAX_NAMES,
     MAX_UNANSWERED,
-    MAX_WORDS_LENGTH,
-    InvalidRequestError,
-    Kind,
-    Session,
-    Status,
 )
-from xds_server.cache import Cache
+from xds_server.errors import ExhaustedError, InvalidRequestError
 from xds_server.resources.types import ResourceType
 
 WEB, API = "web.shop:80", "api.shop:80"
@@ -25,8 +23,8 @@ WEB, API = "web.shop:80", "api.shop:80"
 
 @pytest.fixture
 def cache():
-    cache = Cache("cluster.local")
-    cache.publish(changes(service("web", "10.0.0.1"), service("api", "10.0.0.2")))
+    cache = make_cache()
+    publish(cache, service("web", "10.0.0.1"), service("api", "10.0.0.2"))
     return cache
 
 
@@ -46,7 +44,7 @@ def test_a_cold_start_takes_four_answers(client):
 def test_an_acknowledgement_is_not_answered(client):
     client.send(EDS, [WEB])
     client.receive(ack=False)
-    assert client.send(EDS, [WEB], version=client.held[EDS].offered).kind is Kind.ACK
+    assert client.send(EDS, [WEB], version=client.held[EDS].offered).kind is RequestKind.ACK
     assert client.receive() == []
 
 
@@ -54,7 +52,7 @@ def test_types_of_one_stream_are_independent(cache, client):
     for kind in (CDS, EDS):
         client.send(kind, [WEB])
     client.receive()
-    cache.publish(changes(service("web", "10.0.0.1", "10.0.0.3")))
+    publish(cache, service("web", "10.0.0.1", "10.0.0.3"))
     assert client.receive() == [(EDS, [WEB])]
 
 
@@ -67,20 +65,20 @@ def test_only_the_first_request_carries_the_node(cache):
 
 
 def test_a_node_without_id_or_metadata_is_served(cache):
-    session = Session(cache, asked=lambda: None, settled=lambda: None)
+    session = Session(cache, Usage(Limits()).open("10.0.0.1"), flush=lambda: None)
     session.request(discovery_pb2.DiscoveryRequest(type_url=CDS.value, resource_names=[WEB]))
     assert session.next() is not None
-    assert session.namespace == "default"
+    assert session.client.namespace == "default"
 
 
 def test_a_request_without_type_ends_the_stream(cache):
     with pytest.raises(InvalidRequestError, match="type_url"):
-        Session(cache, asked=lambda: None, settled=lambda: None).request(discovery_pb2.DiscoveryRequest())
+        Session(cache, Usage(Limits()).open("10.0.0.1"), flush=lambda: None).request(discovery_pb2.DiscoveryRequest())
 
 
 def test_an_unknown_type_is_ignored(cache, client):
     request = discovery_pb2.DiscoveryRequest(type_url="type.googleapis.com/some.Secret", resource_names=["x"])
-    assert client.session.request(request).kind is Kind.UNKNOWN_TYPE
+    assert client.session.request(request).kind is RequestKind.UNKNOWN_TYPE
     assert client.receive() == []
 
 
@@ -113,7 +111,7 @@ def test_what_nobody_asks_for_any_more_is_not_sent(cache, client, kind):
     client.send(kind, [WEB, API])
     client.receive()
     client.send(kind, [API])
-    cache.publish(changes(service("web", "10.0.0.9", ports=(81,))))
+    publish(cache, service("web", "10.0.0.9", ports=(81,)))
     assert client.receive() == []
 
 
@@ -121,7 +119,7 @@ def test_an_empty_list_after_names_is_no_wildcard(cache, client):
     client.send(CDS, [WEB])
     client.receive()
     client.send(CDS, [])
-    cache.publish(changes(service("new", "10.0.0.9")))
+    publish(cache, service("new", "10.0.0.9"))
     assert client.receive() == []
 
 
@@ -130,7 +128,7 @@ def test_a_name_that_does_not_exist_yet_is_answered_when_it_appears(cache, clien
     outcome = client.send(kind, ["new.shop:80"])
     assert outcome.missing == ("new.shop:80",)
     assert client.receive() == []
-    cache.publish(changes(service("new", "10.0.0.9")))
+    publish(cache, service("new", "10.0.0.9"))
     assert client.receive() == [(kind, ["new.shop:80"])]
 
 
@@ -144,9 +142,9 @@ def test_a_stale_nonce_is_not_answered(cache, client):
     client.send(EDS, [WEB])
     client.receive()
     old = client.held[EDS].nonce
-    cache.publish(changes(service("web", "10.0.0.5")))
+    publish(cache, service("web", "10.0.0.5"))
     client.receive()
-    assert client.send(EDS, [WEB, API], nonce=old).kind is Kind.STALE
+    assert client.send(EDS, [WEB, API], nonce=old).kind is RequestKind.STALE
     assert client.receive() == []
     # The client repeats all its names when it acknowledges the newer response.
     client.send(EDS, [WEB, API])
@@ -157,13 +155,13 @@ def test_a_stale_nonce_is_not_answered(cache, client):
 def test_a_name_given_up_and_asked_for_anew_while_another_is_on_its_way_is_sent(cache, client, kind):
     client.send(kind, [WEB, API])
     client.receive()
-    cache.publish(changes(service("web", "10.0.0.1", ports=(81,))))
+    publish(cache, service("web", "10.0.0.1", ports=(81,)))
     client.receive()
-    cache.publish(changes(service("web", "10.0.0.1")))
+    publish(cache, service("web", "10.0.0.1"))
     crossing = client.session.next()
     assert crossing.names == (WEB,)
     for names in ([WEB], [WEB, API]):
-        assert client.send(kind, names).kind is Kind.STALE
+        assert client.send(kind, names).kind is RequestKind.STALE
     assert client.receive() == []
     assert API not in client.held[kind].resources
     _, _, answer = client.take(crossing)
@@ -192,7 +190,7 @@ def test_what_went_while_the_client_asked_for_it_anew_is_told_gone(cache, client
     client.send(kind, [WEB])
     crossing = client.session.next()
     client.send(kind, [])
-    cache.publish(changes(gone=[service("web").name]))
+    publish(cache, gone=["web"])
     client.send(kind, [WEB])
     _, _, answer = client.take(crossing)
     client.session.request(answer)
@@ -210,17 +208,17 @@ def test_a_nonce_of_one_type_means_nothing_to_another(client):
     for kind in (CDS, EDS):
         client.send(kind, [WEB])
     client.receive()
-    assert client.send(EDS, [WEB, API], nonce=client.held[CDS].nonce).kind is Kind.STALE
-    assert client.send(EDS, [WEB, API]).kind is Kind.SUBSCRIBE
+    assert client.send(EDS, [WEB, API], nonce=client.held[CDS].nonce).kind is RequestKind.STALE
+    assert client.send(EDS, [WEB, API]).kind is RequestKind.SUBSCRIBE
 
 
 @pytest.mark.parametrize("kind", [RDS, EDS])
 def test_of_a_partial_type_only_what_changed_is_sent(cache, client, kind):
     client.send(kind, [WEB, API])
     client.receive()
-    cache.publish(changes(gone=[service("web").name]))
+    publish(cache, gone=["web"])
     client.receive()
-    cache.publish(changes(service("web", "10.0.0.9")))
+    publish(cache, service("web", "10.0.0.9"))
     assert client.receive() == [(kind, [WEB])]
 
 
@@ -228,7 +226,7 @@ def test_of_a_partial_type_only_what_changed_is_sent(cache, client, kind):
 def test_of_a_full_state_type_the_whole_subset_is_sent(cache, client, kind):
     client.send(kind, [WEB, API, "new.shop:80"])
     assert client.receive() == [(kind, [API, WEB])]
-    cache.publish(changes(service("new", "10.0.0.9"), service("other", "10.0.0.8")))
+    publish(cache, service("new", "10.0.0.9"), service("other", "10.0.0.8"))
     assert client.receive() == [(kind, [API, "new.shop:80", WEB])]
 
 
@@ -236,7 +234,7 @@ def test_when_one_of_a_full_state_type_changes_all_are_sent_at_once(cache, clien
     client.send(LDS, ["api", "web"])
     client.receive()
     before = client.held[LDS].resources
-    cache.publish(changes(service("web", "10.0.0.1", ports=(81,))))
+    publish(cache, service("web", "10.0.0.1", ports=(81,)))
     assert client.receive() == [(LDS, ["api", "web"])]
     assert client.held[LDS].resources["api"] == before["api"]
     assert b"web.shop:81" in client.held[LDS].resources["web"]
@@ -246,7 +244,7 @@ def test_who_gives_up_some_of_a_full_state_type_is_sent_the_others(cache, client
     client.send(LDS, ["api", "web"])
     client.receive()
     client.send(LDS, ["web"])
-    cache.publish(changes(service("web", "10.0.0.1", ports=(81,)), service("api", "10.0.0.2", ports=(81,))))
+    publish(cache, service("web", "10.0.0.1", ports=(81,)), service("api", "10.0.0.2", ports=(81,)))
     assert client.receive() == [(LDS, ["web"])]
 
 
@@ -254,7 +252,7 @@ def test_who_gives_up_some_of_a_partial_type_is_sent_the_others(cache, client):
     client.send(EDS, [API, WEB])
     client.receive()
     client.send(EDS, [WEB])
-    cache.publish(changes(service("web", "10.0.0.8"), service("api", "10.0.0.9")))
+    publish(cache, service("web", "10.0.0.8"), service("api", "10.0.0.9"))
     assert client.receive() == [(EDS, [WEB])]
 
 
@@ -262,7 +260,7 @@ def test_who_gives_up_some_of_a_partial_type_is_sent_the_others(cache, client):
 def test_what_is_given_up_before_its_change_is_sent_is_not_sent(cache, client, kind):
     client.send(kind, [API, WEB])
     client.receive()
-    cache.publish(changes(service("web", "10.0.0.9", ports=(81,))))
+    publish(cache, service("web", "10.0.0.9", ports=(81,)))
     client.send(kind, [API])
     assert client.receive() == []
 
@@ -272,7 +270,7 @@ def test_who_has_given_up_everything_is_told_nothing(cache, client, kind):
     client.send(kind, [WEB, API])
     client.receive()
     client.send(kind, [])
-    cache.publish(changes(service("web", "10.0.0.9", ports=(80, 81)), gone=[service("api").name]))
+    publish(cache, service("web", "10.0.0.9", ports=(80, 81)), gone=["api"])
     assert client.receive() == []
 
 
@@ -290,10 +288,10 @@ def test_endpoints_follow_a_cluster_that_comes_back_though_they_are_the_same(cac
     for kind in (CDS, EDS):
         client.send(kind, [WEB])
     client.receive()
-    cache.publish(changes(gone=[service("web").name]))
+    publish(cache, gone=["web"])
     assert client.receive() == [(CDS, [])]
     # Envoy warms the cluster until it has its endpoints, and has not unsubscribed from them meanwhile.
-    cache.publish(changes(service("web", "10.0.0.1")))
+    publish(cache, service("web", "10.0.0.1"))
     assert client.receive() == [(CDS, [WEB]), (EDS, [WEB])]
 
 
@@ -314,10 +312,10 @@ def test_the_version_is_the_content(cache, client):
     client.send(EDS, [WEB])
     client.receive()
     first = client.held[EDS].version
-    cache.publish(changes(service("web", "10.0.0.5")))
+    publish(cache, service("web", "10.0.0.5"))
     client.receive()
     assert client.held[EDS].version != first
-    cache.publish(changes(service("web", "10.0.0.1")))
+    publish(cache, service("web", "10.0.0.1"))
     client.receive()
     assert client.held[EDS].version == first
 
@@ -325,8 +323,8 @@ def test_the_version_is_the_content(cache, client):
 def test_what_changed_and_changed_back_before_it_was_sent_is_not_sent(cache, client):
     client.send(EDS, [WEB])
     client.receive()
-    cache.publish(changes(service("web", "10.0.0.5")))
-    cache.publish(changes(service("web", "10.0.0.1")))
+    publish(cache, service("web", "10.0.0.5"))
+    publish(cache, service("web", "10.0.0.1"))
     assert client.receive() == []
 
 
@@ -334,7 +332,7 @@ def test_a_slow_stream_gets_the_newest_content_once(cache, client):
     client.send(EDS, [WEB])
     client.receive()
     for last in range(2, 250):
-        cache.publish(changes(service("web", f"10.0.0.{last}")))
+        publish(cache, service("web", f"10.0.0.{last}"))
     assert client.receive() == [(EDS, [WEB])]
     assert b"10.0.0.249" in client.held[EDS].resources[WEB]
 
@@ -342,17 +340,17 @@ def test_a_slow_stream_gets_the_newest_content_once(cache, client):
 def test_no_pods_is_an_empty_assignment(cache, client):
     client.send(EDS, [WEB])
     client.receive()
-    cache.publish(changes(service("web")))
+    publish(cache, service("web"))
     assert client.receive() == [(EDS, [WEB])]
     assert b"10.0.0.1" not in client.held[EDS].resources[WEB]
-    cache.publish(changes(service("web", "10.0.0.1")))
+    publish(cache, service("web", "10.0.0.1"))
     assert client.receive() == [(EDS, [WEB])]
 
 
 def test_what_is_named_goes_out_before_what_names_it(cache, client):
     for kind in (LDS, RDS, CDS, EDS):
         client.send(kind, ["new.shop:80"])
-    cache.publish(changes(service("new", "10.0.0.9")))
+    publish(cache, service("new", "10.0.0.9"))
     assert [kind for kind, _ in client.receive()] == [CDS, EDS, LDS, RDS]
 
 
@@ -360,7 +358,7 @@ def test_removals_go_last_and_what_names_goes_before_what_is_named(cache, client
     for kind in (LDS, CDS):
         client.send(kind, [WEB, API, "new.shop:80"])
     client.receive()
-    cache.publish(changes(service("new", "10.0.0.9"), gone=[service("web").name]))
+    publish(cache, service("new", "10.0.0.9"), gone=["web"])
     assert client.receive() == [
         (CDS, [API, "new.shop:80", WEB]),
         (LDS, [API, "new.shop:80", WEB]),
@@ -373,7 +371,7 @@ def test_a_listener_that_leads_elsewhere_is_sent_before_what_it_led_to_goes(cach
     client.send(LDS, ["web"])
     client.send(CDS, [WEB])
     client.receive()
-    cache.publish(changes(service("web", "10.0.0.1", ports=(81,))))
+    publish(cache, service("web", "10.0.0.1", ports=(81,)))
     assert client.receive() == [(LDS, ["web"]), (CDS, [])]
 
 
@@ -381,7 +379,7 @@ def test_a_listener_that_leads_elsewhere_is_sent_before_what_it_led_to_goes(cach
 def test_a_service_that_goes_takes_nothing_from_a_partial_type(cache, client, kind):
     client.send(kind, [WEB])
     client.receive()
-    cache.publish(changes(gone=[service("web").name]))
+    publish(cache, gone=["web"])
     assert client.receive() == []
 
 
@@ -389,33 +387,33 @@ def test_a_service_that_goes_takes_nothing_from_a_partial_type(cache, client, ki
 def test_a_service_deleted_and_made_again_is_sent_anew(cache, client, kind):
     client.send(kind, [WEB])
     client.receive()
-    cache.publish(changes(gone=[service("web").name]))
+    publish(cache, gone=["web"])
     client.receive()
-    cache.publish(changes(service("web", "10.0.0.1")))
+    publish(cache, service("web", "10.0.0.1"))
     assert client.receive() == [(kind, [WEB])]
 
 
 def test_a_port_that_goes_takes_its_own_resources_alone(cache, client):
-    cache.publish(changes(service("web", "10.0.0.1", ports=(80, 81))))
+    publish(cache, service("web", "10.0.0.1", ports=(80, 81)))
     client.send(CDS, [WEB, "web.shop:81"])
     client.receive()
-    cache.publish(changes(service("web", "10.0.0.1")))
+    publish(cache, service("web", "10.0.0.1"))
     assert client.receive() == [(CDS, [WEB])]
 
 
 class TestBeforeTheFirstSync:
     def test_nothing_is_answered_until_everything_is_known(self):
-        cache = Cache("cluster.local")
+        cache = make_cache()
         client = Client(cache)
         for kind in ResourceType:
             client.send(kind, [WEB])
         assert client.receive() == []
-        cache.publish(changes(service("web", "10.0.0.1")))
+        publish(cache, service("web", "10.0.0.1"))
         assert [kind for kind, _ in client.receive()] == [CDS, EDS, LDS, RDS]
 
     @pytest.mark.parametrize("kind", [LDS, CDS])
     def test_a_wildcard_is_not_told_that_there_is_nothing(self, kind):
-        cache = Cache("cluster.local")
+        cache = make_cache()
         client = Client(cache)
         client.send(kind, ["*"])
         assert client.receive() == []
@@ -436,9 +434,9 @@ class TestWildcard:
     def test_new_and_gone_services_are_told(self, cache, client, kind):
         client.send(kind, ["*"])
         assert client.receive() == [(kind, [API, WEB])]
-        cache.publish(changes(service("new", "10.0.0.9")))
+        publish(cache, service("new", "10.0.0.9"))
         assert client.receive() == [(kind, [API, "new.shop:80", WEB])]
-        cache.publish(changes(gone=[service("api").name]))
+        publish(cache, gone=["api"])
         assert client.receive() == [(kind, ["new.shop:80", WEB])]
 
     def test_a_name_beside_the_wildcard_is_answered_though_the_client_has_it(self, client):
@@ -452,16 +450,14 @@ class TestWildcard:
         client.receive()
         client.send(CDS, ["*"])
         assert client.receive() == []
-        cache.publish(changes(gone=[service("web").name]))
+        publish(cache, gone=["web"])
         assert client.receive() == [(CDS, [API])]
 
     def test_giving_up_the_wildcard_leaves_the_names(self, cache, client):
         client.send(CDS, ["*", WEB])
         client.receive()
         client.send(CDS, [WEB])
-        cache.publish(
-            changes(service("api", "10.0.0.9", ports=(81,)), service("web", "10.0.0.9", ports=(81,)))
-        )
+        publish(cache, service("api", "10.0.0.9", ports=(81,)), service("web", "10.0.0.9", ports=(81,)))
         assert client.receive() == [(CDS, [])]
 
     def test_an_empty_list_is_the_wildcard_only_until_something_was_named(self, cache, client):
@@ -472,10 +468,22 @@ class TestWildcard:
         assert client.receive() == [(CDS, [API, WEB])]
         client.send(CDS, [WEB])
         assert client.receive() == []
-        cache.publish(changes(service("new", "10.0.0.9")))
+        publish(cache, service("new", "10.0.0.9"))
         assert client.receive() == []
         client.send(CDS, [])
-        cache.publish(changes(service("web", "10.0.0.9", ports=(80, 81))))
+        publish(cache, service("web", "10.0.0.9", ports=(80, 81)))
+        assert client.receive() == []
+
+    def test_a_wildcard_dropped_before_it_is_answered_is_not_answered(self, client):
+        client.send(CDS, ["*"])
+        client.send(CDS, [])
+        assert client.receive() == []
+
+    def test_pending_changes_of_names_that_only_the_wildcard_covered_are_dropped_with_it(self, cache, client):
+        client.send(CDS, ["*", WEB])
+        client.receive()
+        publish(cache, service("new", "10.0.0.9"))
+        client.send(CDS, [WEB])
         assert client.receive() == []
 
     def test_a_name_that_it_does_not_stand_for_is_told_gone_when_it_is_given_up(self, client):
@@ -492,7 +500,7 @@ class TestWildcard:
 
 
 def statuses(client):
-    return {(held.type, held.name): held.status for held in client.session.held()}
+    return {(held.type, held.name): held.status for held in client.session.statuses()}
 
 
 class TestStatus:
@@ -506,7 +514,7 @@ class TestStatus:
     def test_a_later_response_does_not_put_an_earlier_one_in_doubt(self, cache, client):
         client.send(EDS, [WEB, API])
         client.receive()
-        cache.publish(changes(service("web", "10.0.0.9")))
+        publish(cache, service("web", "10.0.0.9"))
         client.receive(ack=False)
         assert statuses(client) == {(EDS, WEB): Status.SENT, (EDS, API): Status.ACKNOWLEDGED}
 
@@ -515,8 +523,8 @@ class TestRefusals:
     def test_a_refusal_is_kept_in_the_clients_words(self, client):
         client.send(CDS, [WEB])
         client.receive(refuse=[CDS])
-        [held] = client.session.held()
-        assert held.status is Status.REFUSED
+        [held] = client.session.statuses()
+        assert held.status is Status.REJECTED
         assert held.rejection.message == "refused on purpose"
         assert held.rejection.names == (WEB,)
 
@@ -528,7 +536,7 @@ class TestRefusals:
     def test_other_content_is_sent_and_its_acknowledgement_clears_the_refusal(self, cache, client):
         client.send(EDS, [WEB])
         client.receive(refuse=[EDS])
-        cache.publish(changes(service("web", "10.0.0.7")))
+        publish(cache, service("web", "10.0.0.7"))
         assert client.receive() == [(EDS, [WEB])]
         assert statuses(client) == {(EDS, WEB): Status.ACKNOWLEDGED}
 
@@ -536,9 +544,9 @@ class TestRefusals:
         client.send(EDS, [WEB])
         client.receive(refuse=[EDS])
         # With the nonce of what was refused, and no error again: as every client does.
-        assert client.send(EDS, [WEB, API]).kind is Kind.SUBSCRIBE
+        assert client.send(EDS, [WEB, API]).kind is RequestKind.SUBSCRIBE
         assert client.receive() == [(EDS, [API])]
-        assert statuses(client) == {(EDS, WEB): Status.REFUSED, (EDS, API): Status.ACKNOWLEDGED}
+        assert statuses(client) == {(EDS, WEB): Status.REJECTED, (EDS, API): Status.ACKNOWLEDGED}
 
     def test_a_refusal_that_crosses_a_newer_response_is_recorded(self, client):
         client.send(EDS, [WEB])
@@ -547,16 +555,16 @@ class TestRefusals:
         second = client.session.next()
         _, _, refusal = client.take(first, refuse=True)
         outcome = client.session.request(refusal)
-        assert (outcome.kind, outcome.rejection.version) == (Kind.NACK, first.version)
+        assert (outcome.kind, outcome.rejection.version) == (RequestKind.NACK, first.version)
         _, _, answer = client.take(second)
         client.session.request(answer)
-        assert statuses(client) == {(EDS, WEB): Status.REFUSED, (EDS, API): Status.ACKNOWLEDGED}
+        assert statuses(client) == {(EDS, WEB): Status.REJECTED, (EDS, API): Status.ACKNOWLEDGED}
 
     def test_a_refusal_ends_with_its_resource(self, cache, client):
         client.send(CDS, [WEB, API])
         client.receive(refuse=[CDS])
         client.send(CDS, [API])
-        assert statuses(client) == {(CDS, API): Status.REFUSED}
+        assert statuses(client) == {(CDS, API): Status.REJECTED}
         client.send(CDS, [API, WEB])
         client.receive()
         assert statuses(client) == {(CDS, API): Status.ACKNOWLEDGED, (CDS, WEB): Status.ACKNOWLEDGED}
@@ -565,14 +573,14 @@ class TestRefusals:
         client.send(EDS, [WEB])
         client.receive(refuse=[EDS])
         assert client.send(EDS, [WEB], error="again").rejection is None
-        [held] = client.session.held()
+        [held] = client.session.statuses()
         assert held.rejection.message == "refused on purpose"
 
     def test_a_refusal_in_many_words_is_cut(self, client):
         client.send(EDS, [WEB])
         client.receive(ack=False)
         outcome = client.send(EDS, [WEB], error="x" * 100_000)
-        assert len(outcome.rejection.message) == MAX_WORDS_LENGTH
+        assert len(outcome.rejection.message) == MAX_ERROR_DETAIL_LENGTH
 
     def test_a_refusal_concerns_its_stream_alone(self, cache, client):
         other = Client(cache)
@@ -591,11 +599,11 @@ class TestManyStreams:
         assert first.receive() == [(EDS, [WEB])]
         assert second.receive() == [(EDS, [API])]
         first.session.close()
-        cache.publish(changes(service("api", "10.0.0.9")))
+        publish(cache, service("api", "10.0.0.9"))
         assert second.receive() == [(EDS, [API])]
 
     def test_one_short_name_means_what_each_client_means(self, cache):
-        cache.publish(changes(service("web", "10.1.0.1", namespace="team", ports=(90,))))
+        publish(cache, service("web", "10.1.0.1", namespace="team", ports=(90,)))
         here, there = Client(cache, namespace="shop"), Client(cache, namespace="team")
         for each in (here, there):
             each.send(LDS, ["web"])
@@ -610,7 +618,7 @@ class TestManyStreams:
         for each in (first, second):
             each.receive()
             each.woken = 0
-        cache.publish(changes(service("web", "10.0.0.8")))
+        publish(cache, service("web", "10.0.0.8"))
         assert (first.woken, second.woken) == (1, 0)
 
     def test_nothing_is_kept_for_nobody(self, cache):
@@ -619,12 +627,12 @@ class TestManyStreams:
             for kind in ResourceType:
                 each.send(kind, [WEB, f"unknown-{number}", "*"])
             each.receive()
-        assert cache.resources()
+        assert list(cache.resources())
         for each in clients:
             each.session.close()
-        assert cache.resources() == {}
-        cache.publish(changes(service("web", "10.0.0.8"), service("other")))
-        assert cache.resources() == {}
+        assert list(cache.resources()) == []
+        publish(cache, service("web", "10.0.0.8"), service("other"))
+        assert list(cache.resources()) == []
 
 
 class TestLimits:
@@ -632,19 +640,39 @@ class TestLimits:
         client.session.close()
         client.send(EDS, [WEB])
         assert client.session.next() is None
-        assert cache.resources() == {}
+        assert list(cache.resources()) == []
 
     def test_a_client_that_never_answers_costs_no_more_with_every_response(self, cache, client):
         client.send(EDS, [WEB])
         for number in range(MAX_UNANSWERED + 5):
-            cache.publish(changes(service("web", f"10.0.0.{number}")))
+            publish(cache, service("web", f"10.0.0.{number}"))
             assert client.receive(ack=False) == [(EDS, [WEB])]
+        assert client.send(EDS, [WEB], nonce="5", error="too late").rejection is None
+        assert client.send(EDS, [WEB], nonce="6", error="late").rejection.message == "late"
         client.send(EDS, [WEB], error="at last")
-        assert statuses(client) == {(EDS, WEB): Status.REFUSED}
+        assert statuses(client) == {(EDS, WEB): Status.REJECTED}
 
     def test_too_many_names(self, client):
         with pytest.raises(InvalidRequestError, match=f"at most {MAX_NAMES}"):
             client.send(EDS, [str(n) for n in range(MAX_NAMES + 1)])
+
+    def test_more_names_than_its_address_may_have(self, cache):
+        usage = Usage(Limits(names_of_peer=3))
+        sessions = [Session(cache, usage.open("10.0.0.1"), flush=lambda: None) for _ in range(2)]
+        request = discovery_pb2.DiscoveryRequest(type_url=EDS.value, resource_names=[WEB, API])
+        sessions[0].request(request)
+        with pytest.raises(ExhaustedError, match="over the bound of 3"):
+            sessions[1].request(request)
+        for session in sessions:
+            session.close()
+        assert list(cache.resources()) == []
+        Session(cache, usage.open("10.0.0.1"), flush=lambda: None).request(request)
+
+    def test_a_wildcard_counts_as_the_names_that_it_covers(self, cache):
+        session = Session(cache, Usage(Limits(names_of_peer=3)).open("10.0.0.1"), flush=lambda: None)
+        session.request(discovery_pb2.DiscoveryRequest(type_url=CDS.value, resource_names=["*"]))
+        with pytest.raises(ExhaustedError, match="4 names"):
+            session.request(discovery_pb2.DiscoveryRequest(type_url=LDS.value, resource_names=["*"]))
 
     def test_too_large_a_node(self, cache):
         with pytest.raises(InvalidRequestError, match="the node has"):

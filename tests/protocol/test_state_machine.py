@@ -10,9 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.protocol.client import CDS, LDS, Client, changes, service
+from tests.protocol.client import CDS, LDS, Client, find, make_cache, publish, service
 from xds_server.ads.session import Response
-from xds_server.cache import Cache, key_of
 from xds_server.resources.types import ResourceType
 
 SERVICES = ["a", "b", "c"]
@@ -77,11 +76,11 @@ class Streams(RuleBasedStateMachine):
 
     @initialize(synced=st.booleans())
     def start(self, synced):
-        self.cache = Cache("cluster.local")
+        self.cache = make_cache()
         self.bodies = {}
         self.versions = {}
         if synced:
-            self.publish_changes({})
+            self.publish_changes()
         self.streams = [Stream(self.cache) for _ in range(2)]
 
     @rule(who=who, kind=kinds, names=name_sets)
@@ -119,16 +118,16 @@ class Streams(RuleBasedStateMachine):
         ports=st.sampled_from([(80,), (81,), (80, 81)]),
     )
     def publish(self, name, last, ports):
-        self.publish_changes(changes(service(name, *(f"10.0.0.{n}" for n in last), ports=ports)))
+        self.publish_changes(service(name, *(f"10.0.0.{n}" for n in last), ports=ports))
 
     @rule(name=st.sampled_from(SERVICES))
     def delete(self, name):
-        self.publish_changes(changes(gone=[service(name).name]))
+        self.publish_changes(gone=[name])
 
-    def publish_changes(self, found):
+    def publish_changes(self, *services, gone=()):
         """What is new or different is a reason for a response, and so is what goes, if that can be said."""
         before = self.everything()
-        self.cache.publish(found)
+        publish(self.cache, *services, gone=gone)
         after = self.everything()
         for stream in getattr(self, "streams", ()):
             for kind in KINDS:
@@ -137,7 +136,7 @@ class Streams(RuleBasedStateMachine):
                 stream.due[kind] += kind.is_full_state and any(before[k] and not after[k] for k in mine)
 
     def everything(self):
-        return {(k, n): self.cache.get(key_of(k, n, "shop")) for k in KINDS for n in {*NAMES, *CANONICAL}}
+        return {(k, n): find(self.cache, k, n) for k in KINDS for n in {*NAMES, *CANONICAL}}
 
     @rule(who=who)
     def settle(self, who):
@@ -153,11 +152,11 @@ class Streams(RuleBasedStateMachine):
         names = set(held.names)
         if held.wildcard:
             names |= set(self.cache.canonical_names())
-        view = {n: self.cache.get(key_of(kind, n, "shop")) for n in names - {"*"}}
+        view = {n: find(self.cache, kind, n) for n in names - {"*"}}
         there = {n: r.body for n, r in view.items() if r is not None}
-        told = {h.name: h.resource.body for h in client.session.held() if h.type is kind and h.resource}
+        told = {h.name: h.resource.body for h in client.session.statuses() if h.type is kind and h.resource}
         assert told == there
-        refused = {h.name for h in client.session.held() if h.type is kind and h.rejection}
+        refused = {h.name for h in client.session.statuses() if h.type is kind and h.rejection}
         mine = {n: body for n, body in held.resources.items() if n not in refused}
         if not kind.is_full_state:
             # What is gone can't be unsaid for these types; what is there must be as it is.
@@ -183,7 +182,7 @@ class Streams(RuleBasedStateMachine):
 
     @invariant()
     def versions_of_resources_are_equal_exactly_when_bytes_are(self):
-        for key, resource in self.cache.resources().items():
+        for key, _, resource, _ in self.cache.resources():
             if resource is not None:
                 assert self.bodies.setdefault((key.type, resource.version), resource.body) == resource.body
                 assert (
@@ -200,7 +199,7 @@ class Streams(RuleBasedStateMachine):
             for who, stream in enumerate(self.streams):
                 self.settle(who)
                 stream.client.session.close()
-            assert self.cache.resources() == {}
+            assert list(self.cache.resources()) == []
 
 
 Streams.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

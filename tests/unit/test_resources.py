@@ -1,7 +1,8 @@
-"""What the resources say, and that they never say what a gRPC client refuses (gRFCs A27, A39, A52, A61)."""
+"""The content of resources, and that it is never what a gRPC client rejects (gRFCs A27, A39, A52, A61)."""
 
 import ipaddress
 
+import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
@@ -12,15 +13,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xds_server.ads import wire
-from xds_server.model import Endpoint, SocketAddress
-from xds_server.resources import cluster, endpoints, listener, route
-from xds_server.resources.types import Resource, ResourceType
+from xds_server.model.client import Client
+from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
+from xds_server.model.tables import ENDPOINTS, SERVICES
+from xds_server.resources.builders import builder
+from xds_server.resources.lookup import Lookup
+from xds_server.resources.types import Key, Resource, ResourceType
 
 NAME = "web.shop:80"
+WEB = ServiceName("shop", "web")
+PORT = PortName(WEB, 80)
 
 
-def test_a_listener_has_the_name_that_was_asked_for_and_points_at_its_route():
-    message = listener_pb2.Listener.FromString(listener.build("web", NAME).body)
+def build(kind, name=NAME, endpoints=()):
+    """The resource of a name, for a client in the namespace of the one service that there is."""
+    tables = {SERVICES: {WEB: Service(WEB, (Port("", 80, True),))}, ENDPOINTS: {PORT: endpoints}}
+    found = builder(Key(kind, name), cluster_domain="cluster.local")
+    return found and found(Lookup(tables, Client("shop")))
+
+
+def body(kind, name=NAME, endpoints=()):
+    return build(kind, name, endpoints).body
+
+
+def test_a_listener_has_the_requested_name_and_refers_to_its_route():
+    message = listener_pb2.Listener.FromString(body(ResourceType.LISTENER, "web"))
     assert message.name == "web"
     manager = http_connection_manager_pb2.HttpConnectionManager()
     assert message.api_listener.api_listener.Unpack(manager)
@@ -32,16 +49,16 @@ def test_a_listener_has_the_name_that_was_asked_for_and_points_at_its_route():
 
 
 def test_a_route_sends_everything_to_the_cluster():
-    message = route_pb2.RouteConfiguration.FromString(route.build(NAME, "cluster").body)
+    message = route_pb2.RouteConfiguration.FromString(body(ResourceType.ROUTE))
     [host] = message.virtual_hosts
     assert list(host.domains) == ["*"]
     [only] = host.routes
     assert only.match.WhichOneof("path_specifier") == "prefix"
-    assert only.route.cluster == "cluster"
+    assert only.route.cluster == NAME
 
 
-def test_a_cluster_goes_round_all_endpoints_alike():
-    message = cluster_pb2.Cluster.FromString(cluster.build(NAME).body)
+def test_a_cluster_balances_over_all_endpoints_alike():
+    message = cluster_pb2.Cluster.FromString(body(ResourceType.CLUSTER))
     assert message.type == cluster_pb2.Cluster.EDS
     assert message.eds_cluster_config.eds_config.HasField("ads")
     assert message.eds_cluster_config.service_name == NAME
@@ -50,15 +67,21 @@ def test_a_cluster_goes_round_all_endpoints_alike():
     assert policy.typed_extension_config.typed_config.type_url.endswith(".round_robin.v3.RoundRobin")
 
 
+@pytest.mark.parametrize("kind", ResourceType)
+@pytest.mark.parametrize("name", ["web.shop:81", "api.shop:80", "nothing like a name"])
+def test_what_does_not_exist_is_not_built(kind, name):
+    assert build(kind, name) is None
+
+
 def test_no_endpoints_is_an_empty_assignment():
-    message = endpoint_pb2.ClusterLoadAssignment.FromString(endpoints.build(NAME, ()).body)
+    message = endpoint_pb2.ClusterLoadAssignment.FromString(body(ResourceType.ENDPOINTS))
     assert message.cluster_name == NAME
     assert len(message.endpoints) == 0
 
 
 def test_a_dual_stack_pod_is_one_endpoint():
     both = Endpoint("a", (SocketAddress("10.0.0.1", 1), SocketAddress("fd00::1", 2)))
-    message = endpoint_pb2.ClusterLoadAssignment.FromString(endpoints.build(NAME, (both,)).body)
+    message = endpoint_pb2.ClusterLoadAssignment.FromString(body(ResourceType.ENDPOINTS, endpoints=(both,)))
     [locality] = message.endpoints
     [backend] = locality.lb_endpoints
     assert locality.load_balancing_weight.value == 1
@@ -74,8 +97,8 @@ backends = st.lists(
 
 
 @given(backends)
-def test_assignments_have_nothing_that_clients_refuse(found):
-    message = endpoint_pb2.ClusterLoadAssignment.FromString(endpoints.build(NAME, found).body)
+def test_assignments_contain_nothing_that_clients_reject(found):
+    message = endpoint_pb2.ClusterLoadAssignment.FromString(body(ResourceType.ENDPOINTS, endpoints=found))
     zones = [locality.locality.zone for locality in message.endpoints]
     assert len(zones) == len(set(zones))
     assert all(locality.HasField("locality") for locality in message.endpoints)
@@ -92,14 +115,15 @@ def test_assignments_have_nothing_that_clients_refuse(found):
 
 @given(backends)
 def test_equal_content_has_equal_bytes_and_version(found):
-    assert endpoints.build(NAME, found) == endpoints.build(NAME, tuple(found))
+    first = build(ResourceType.ENDPOINTS, endpoints=found)
+    assert first == build(ResourceType.ENDPOINTS, endpoints=tuple(found))
 
 
 @given(st.sampled_from(list(ResourceType)), st.lists(st.binary(min_size=1, max_size=20_000), max_size=3))
-def test_a_response_put_together_from_bytes_is_the_message(kind, bodies):
-    said = wire.content(kind, tuple(Resource(str(n), body, "") for n, body in enumerate(bodies)))
-    built = wire.response(said, "nonce-1")
+def test_a_response_assembled_from_bytes_is_the_message(kind, bodies):
+    content = wire.assemble(kind, tuple(Resource(str(n), data, "") for n, data in enumerate(bodies)))
+    built = wire.response(content, "nonce-1")
     message = discovery_pb2.DiscoveryResponse.FromString(built)
-    assert (message.type_url, message.version_info, message.nonce) == (kind.value, said.version, "nonce-1")
+    assert (message.type_url, message.version_info, message.nonce) == (kind.value, content.version, "nonce-1")
     assert [(item.type_url, item.value) for item in message.resources] == [(kind.value, b) for b in bodies]
     assert message.SerializeToString(deterministic=True) == built

@@ -1,5 +1,7 @@
 """What changes when Kubernetes objects change, and what does not."""
 
+import tracemalloc
+
 import pytest
 
 from tests.support.convert import convert
@@ -172,3 +174,22 @@ def test_a_service_that_fails_to_assemble_stays_as_it_was_and_harms_no_other(sto
     store.put(ALL_SLICES, endpoint_slice("10.0.0.3"))
     assert store.last() == {"web.shop:80": None, "web.shop:81": ["10.0.0.3"]}
     assert store.problems == []
+
+
+def test_objects_that_are_gone_leave_nothing_behind(store):
+    def churn(first):
+        for number in range(first, first + 2_000):
+            owner = f"gone-{number}"
+            store.put(ALL_SERVICES, service(owner))
+            store.put(ALL_SLICES, endpoint_slice("10.0.0.1", name=owner, owner=owner))
+            store.remove(ALL_SERVICES, ("shop", owner))
+            store.remove(ALL_SLICES, ("shop", owner))
+        store.published.clear()
+
+    churn(0)
+    tracemalloc.start()
+    try:
+        churn(2_000)
+        assert tracemalloc.get_traced_memory()[0] < 200_000 # CPython keeps 2,000 tuples for reuse
+    finally:
+        tracemalloc.stop()

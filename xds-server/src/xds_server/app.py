@@ -1,8 +1,10 @@
-"""Puts the parts together, starts them, and stops them in order."""
+"""Composes the parts, starts them, and stops them in order."""
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import grpc
 import structlog
@@ -12,122 +14,187 @@ from grpc_reflection.v1alpha import reflection
 
 from servicekit import listening
 from servicekit.health import add_with_threads as add_health
-from servicekit.lifecycle import Stop
+from servicekit.lifecycle import Shutdown, run_until_shutdown
+from xds_server import metrics
 from xds_server.admin import pages
-from xds_server.admin.liveness import Liveness
-from xds_server.ads import status
-from xds_server.ads.servicer import MAX_STREAMS, SERVICE, AdsServicer
-from xds_server.cache import Cache
-from xds_server.discovery.files import FilesSource
-from xds_server.discovery.kubernetes import KubernetesSource
-from xds_server.discovery.registry import Changes
-from xds_server.discovery.source import Source
+from xds_server.admin.probe import AdsProbe
+from xds_server.ads.limits import Limits
+from xds_server.ads.servicer import SERVICE, STREAM_METHOD, AdsServicer
+from xds_server.cache.cache import Cache
+from xds_server.csds.servicer import SERVICE as CSDS
+from xds_server.csds.servicer import StatusServicer
+from xds_server.files import FilesSource
+from xds_server.kubernetes.source import KubernetesSource
+from xds_server.mesh.store import Store
+from xds_server.model.tables import SERVICES, Changes
+from xds_server.objects.kinds import KINDS, collections
+from xds_server.resources.builders import builder
+from xds_server.rpc import choice
+from xds_server.rpc.call import Transport
 from xds_server.settings import Settings
+from xds_server.source import Source
 
 log = structlog.get_logger()
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-THREADS = 64
-"""For CSDS and reflection, which take one for as long as a call lasts; ADS and health don't wait for them."""
+DEBUG_THREADS = 8
+"""For CSDS and reflection, which take one for as long as a call lasts; calls beyond that are refused."""
+OTHER_THREADS = 4
+"""For all methods that clients may call but ADS: checks of health, and delta xDS, which is refused."""
+HEALTH_SECONDS = 5.0
+"""How often gRPC health is brought in line with whether ADS answers."""
 STOP_GRACE = 1.0
-"""Seconds that calls have to end after the streams were told to go."""
+"""Seconds that calls have to end after streams were closed."""
 AGE_GRACE = 1.0
 """Seconds that calls may go on after their connection has reached its age: a stream does, all others are short."""
 
 
-async def serve(settings: Settings, stop: Stop) -> None:
-    """Serves until it is told to stop.
+async def serve(settings: Settings, shutdown: Shutdown) -> None:
+    """Serves until a shutdown is requested.
 
     Raises:
         ConfigurationError: There is nothing to discover from.
         AddressError: One of the addresses can't be listened on.
     """
-    cache = Cache(settings.cluster_domain)
-    server = grpc.server(
-        ThreadPoolExecutor(THREADS, thread_name_prefix="serves calls"),
-        options=server_options(settings.max_connection_age),
-    )
-    servicer = AdsServicer(cache)
-    server.add_generic_rpc_handlers((servicer.handler(), status.StatusServicer(servicer, cache).handler()))
-    reflection.enable_server_reflection(
-        (SERVICE, status.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-    )
-    health_servicer = add_health(server, [SERVICE])
+    limits = Limits()
+    transport = await asyncio.to_thread(choice.choose, settings.rpc_transport, calls=limits.streams)
+    metrics.transport.labels(transport.name).set(1)
+    cache = Cache(partial(builder, cluster_domain=settings.cluster_domain))
     synced = asyncio.Event()
 
     def publish(changes: Changes) -> None:
         cache.publish(changes)
         synced.set()
 
-    source = make_source(settings, publish)
-    liveness = Liveness(listening.reach(settings.listen, listening.bind(server, settings.listen)))
-    admin = web.AppRunner(pages.application(source, cache, servicer, liveness), access_log=None)
+    store, source = discovery(settings, publish)
+
+    probe_node = f"probe-{secrets.token_hex(16)}"
+    servicer = AdsServicer(cache, transport, limits=limits, probe_node=probe_node)
+    server = make_server(transport, max_connection_age=settings.max_connection_age, max_streams=limits.streams)
+    server.add_generic_rpc_handlers((servicer.handler(),))
+    health_servicer = add_health(server, [SERVICE])
+    listening.bind(server, settings.listen)
+    probe = AdsProbe(
+        listening.bind_loopback(server), STREAM_METHOD, node=probe_node, find_name=lambda: first_name(cache)
+    )
+    debug_server = make_debug_server(StatusServicer(servicer, cache))
+    if settings.debug_listen:
+        listening.bind(debug_server, settings.debug_listen)
+    admin = web.AppRunner(
+        pages.application(cache, servicer, probe, age=source.age, problems=lambda: store.problems),
+        access_log=None,
+    )
     await admin.setup()
     await web.SockSite(admin, listening.open_socket(settings.admin_listen)).start()
     server.start()
-    log.info("listening", listen=settings.listen, admin_listen=settings.admin_listen)
+    debug_server.start()
+    log.info(
+        "listening",
+        listen=settings.listen,
+        admin_listen=settings.admin_listen,
+        debug_listen=settings.debug_listen,
+        transport=transport.name,
+    )
 
-    async def become_ready() -> None:
+    async def keep_health() -> None:
+        """Sets gRPC health to whether clients are answered."""
         await synced.wait()
-        for name in ("", SERVICE):
-            health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        log.info("ready", services=len(source.registry.services))
+        log.info("ready", services=len(cache.tables[SERVICES]))
+        while True:
+            serving = await probe.answers()
+            status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+            for name in ("", SERVICE):
+                health_servicer.set(name, status)
+            await asyncio.sleep(HEALTH_SECONDS)
 
-    discovering = asyncio.create_task(source.run(), name="discovery")
-    becoming_ready = asyncio.create_task(become_ready(), name="readiness")
-    watching_writes = asyncio.create_task(servicer.watch_writes(), name="write deadlines")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
-        # None of these ends by itself: if one does, so must the program, loudly.
-        endless = (discovering, watching_writes)
-        await asyncio.wait((*endless, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for task in endless:
-            if task.done():
-                task.result()
+        await run_until_shutdown(
+            shutdown,
+            {
+                "discovery": source.run(),
+                "health": keep_health(),
+                "write deadlines": servicer.close_unread_streams(),
+            },
+        )
     finally:
         health_servicer.enter_graceful_shutdown()
         servicer.close()
-        stopped = server.stop(STOP_GRACE)
-        if not await asyncio.to_thread(stopped.wait, 2 * STOP_GRACE):
-            log.error("gRPC does not stop; the program ends without it")
-        await liveness.close()
+        stopped = [server.stop(STOP_GRACE), debug_server.stop(STOP_GRACE)]
+        for event in stopped:
+            if not await asyncio.to_thread(event.wait, 2 * STOP_GRACE):
+                log.error("gRPC server does not stop; the program ends without it")
+        await probe.close()
         await admin.cleanup()
-        tasks = (discovering, becoming_ready, watching_writes, stopping)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def server_options(max_connection_age: float) -> Sequence[tuple[str, int]]:
-    """What the gRPC server must know before it starts; the age is in seconds."""
+def discovery(settings: Settings, publish: Callable[[Changes], None]) -> tuple[Store, Source]:
+    """The store of objects, and the source that the settings ask for, which feeds it."""
+    if settings.discovery == "files" and settings.discovery_dir is not None:
+        store = Store(collections(KINDS), publish)
+        return store, FilesSource(
+            store,
+            KINDS,
+            directory=settings.discovery_dir,
+            poll_interval=settings.poll_interval,
+            watch=settings.watch,
+        )
+    found = collections(KINDS, settings.namespaces)
+    store = Store(found, publish)
+    return store, KubernetesSource(
+        store, found, poll_interval=settings.poll_interval, watch=settings.watch
+    )
+
+
+def make_server(transport: Transport, *, max_connection_age: float, max_streams: int) -> grpc.Server:
+    """The server for clients, without its services.
+
+    Args:
+        transport: Serves the streams.
+        max_connection_age: In seconds.
+        max_streams: The bound on streams.
+    """
+    return grpc.server(
+        ThreadPoolExecutor(transport.server_threads + OTHER_THREADS, thread_name_prefix="serves calls"),
+        options=server_options(max_connection_age, max_streams),
+    )
+
+
+def server_options(max_connection_age: float, max_streams: int) -> Sequence[tuple[str, int]]:
+    """The options of the server for clients; the age is in seconds."""
     return (
         *listening.SERVER_OPTIONS,
-        # Clients keep one stream open for hours. They ping every five minutes by default, some set less: none
-        # is sent away for that. https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md
+        # Clients keep one stream open for hours. They ping every five minutes by default, some more often: none
+        # is disconnected for that. https://github.com/grpc/proposal/blob/master/A8-client-side-keepalive.md
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # A client that vanished without a word is noticed within a minute.
+        # A client that vanished without closing its connection is noticed within a minute.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         # gRPC adds a tenth of jitter by itself: https://github.com/grpc/proposal/blob/master/A9-server-side-conn-mgt.md
         ("grpc.max_connection_age_ms", round(max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", round(AGE_GRACE * 1000)),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-        # All clients may come at once. By default C-core cancels calls at random as soon as a thousand wait.
-        ("grpc.server.max_pending_requests", MAX_STREAMS),
-        ("grpc.server.max_pending_requests_hard_limit", MAX_STREAMS),
+        # All clients may connect at once. By default C-core cancels calls at random as soon as a thousand wait.
+        ("grpc.server.max_pending_requests", max_streams),
+        ("grpc.server.max_pending_requests_hard_limit", max_streams),
     )
 
 
-def make_source(settings: Settings, publish: Callable[[Changes], None]) -> Source:
-    """The source that the settings ask for."""
-    if settings.discovery == "files" and settings.discovery_dir is not None:
-        return FilesSource(
-            publish,
-            directory=settings.discovery_dir,
-            poll_interval=settings.poll_interval,
-            watch=settings.watch,
-        )
-    return KubernetesSource(
-        publish, namespaces=settings.namespaces, poll_interval=settings.poll_interval, watch=settings.watch
+def make_debug_server(status_servicer: StatusServicer) -> grpc.Server:
+    """The server for operators: CSDS and reflection."""
+    server = grpc.server(
+        ThreadPoolExecutor(DEBUG_THREADS, thread_name_prefix="serves operators"),
+        options=listening.SERVER_OPTIONS,
+        maximum_concurrent_rpcs=DEBUG_THREADS,
     )
+    server.add_generic_rpc_handlers((status_servicer.handler(),))
+    reflection.enable_server_reflection(
+        (SERVICE, CSDS, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    return server
+
+
+def first_name(cache: Cache) -> str | None:
+    """The name of a resource that exists; None if there is none, or clients may not be answered yet."""
+    with cache.lock:
+        return next(cache.canonical_names(), None) if cache.synced else None

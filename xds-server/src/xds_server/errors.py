@@ -2,10 +2,13 @@
 
 ServiceError (servicekit)         one clear line for the user; ends the program
 └── ConfigurationError            exit code 2
-XdsServerError                    something here went wrong; the program goes on
-├── MalformedObjectError          an object, a document or a file can't be understood
-└── ApiError                      the Kubernetes API can't be asked, or says no
-    └── ExpiredError              ... because the version asked for is too old: list again
+XdsServerError                    something went wrong; the program continues
+├── MalformedObjectError          an object, a document or a file can't be decoded
+├── ApiError                      a request to the Kubernetes API failed
+│   └── ExpiredError              ... because the requested version is too old: list again
+└── RequestError                  a client's request is refused, and its stream ends
+    ├── InvalidRequestError       ... because it breaks the protocol or a limit of one request
+    └── ExhaustedError            ... because too much is held for its address, or for all clients together
 """
 
 
@@ -14,15 +17,15 @@ class XdsServerError(Exception):
 
 
 class MalformedObjectError(XdsServerError):
-    """An object, a YAML document or a file that can't be understood; the text names what is wrong with it."""
+    """An object, a YAML document or a file that can't be decoded; the text names what is wrong with it."""
 
 
 class ApiError(XdsServerError):
-    """The Kubernetes API could not be asked, or it refused.
+    """A request to the Kubernetes API failed or was refused.
 
     Attributes:
         status: The HTTP status; 0 if there was no answer.
-        retry_after: Seconds that the API asks to be left alone; 0 if it says nothing.
+        retry_after: Seconds for which the API asks not to be called again; 0 if it does not say.
     """
 
     def __init__(self, text: str, *, status: int = 0, retry_after: float = 0) -> None:
@@ -33,3 +36,15 @@ class ApiError(XdsServerError):
 
 class ExpiredError(ApiError):
     """HTTP 410: the resource version or continue token is too old, so the collection must be listed again."""
+
+
+class RequestError(XdsServerError):
+    """A client's request is refused; its stream ends with this text."""
+
+
+class InvalidRequestError(RequestError):
+    """The client broke the protocol or a limit of one request."""
+
+
+class ExhaustedError(RequestError):
+    """The client's address, or all clients together, hold as much as is allowed."""

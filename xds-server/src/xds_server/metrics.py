@@ -1,17 +1,22 @@
-"""What is counted, for /metrics. Labels never carry strings that a client supplies: they would grow without bound."""
+"""The metrics of /metrics. Labels never carry strings that a client supplies: they would grow without bound."""
+
+import functools
 
 from prometheus_client import Counter, Gauge, Histogram
 
 streams = Gauge("xds_streams", "Open ADS streams.")
-requests = Counter("xds_requests", "Requests, by type and by what they meant.", ["type", "kind"])
+requests = Counter("xds_requests", "Requests, by type and kind.", ["type", "kind"])
 responses = Counter("xds_responses", "Responses sent, by type.", ["type"])
-rejections = Counter("xds_nacks", "Responses that a client refused, by type.", ["type"])
-write_timeouts = Counter("xds_write_timeouts", "Streams that ended because their client did not read.")
-subscriptions = Gauge("xds_subscribed_resources", "Resources that somebody subscribes to, by type.", ["type"])
+rejections = Counter("xds_nacks", "Responses that a client rejected (NACK), by type.", ["type"])
+write_timeouts = Counter("xds_write_timeouts", "Streams that were closed because their client stopped reading.")
+subscriptions = Gauge("xds_subscribed_resources", "Resources with at least one subscriber, by type.", ["type"])
+build_failures = Counter(
+    "xds_build_failures", "Resources that could not be built and kept their last good form, by type.", ["type"]
+)
 services = Gauge("discovery_services", "Services that clients can ask for.")
 publish_seconds = Histogram(
     "xds_publish_seconds",
-    "Time to build what changed and to tell the streams that subscribe to it.",
+    "Time to build what changed and to notify its subscribers.",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1),
 )
 events = Counter("discovery_events", "Watch events, by kind and type.", ["kind", "type"])
@@ -19,8 +24,28 @@ lists = Counter("discovery_lists", "Complete lists, by kind.", ["kind"])
 failures = Counter(
     "discovery_failures", "Requests to the source that failed, by kind and reason.", ["kind", "reason"]
 )
-malformed = Counter("discovery_malformed", "Objects or files that could not be understood.", ["kind"])
+malformed = Counter("discovery_malformed", "Objects or files that could not be decoded, by kind.", ["kind"])
+transport = Gauge("xds_transport", "1 for the transport that serves the streams.", ["transport"])
+problems = Gauge(
+    "xds_problems", "Objects that can't be used as they are, and resources that can't be built, by kind.", ["kind"]
+)
 synced = Gauge("discovery_synced", "1 once everything has been listed.")
 age_seconds = Gauge(
     "discovery_age_seconds", "Seconds since the source last confirmed the state that is served."
 )
+
+
+@functools.cache
+def _labelled(counter: Counter, *labels: str) -> Counter:
+    """Finding a counter by its labels costs more than counting."""
+    return counter.labels(*labels)
+
+
+def request(type_: str, kind: str) -> None:
+    """Counts a request."""
+    _labelled(requests, type_, kind).inc()
+
+
+def response(type_: str) -> None:
+    """Counts a response."""
+    _labelled(responses, type_).inc()

@@ -1,4 +1,4 @@
-"""What every source of Kubernetes objects can do: a cluster's API, or a folder of files."""
+"""What every source of Kubernetes objects can do: a cluster's API, or a directory of files."""
 
 from typing import Protocol
 

@@ -1,1 +1,1 @@
-"""What people and probes look at: health, metrics and the state as JSON, over HTTP. Reads, and changes nothing."""
+"""What operators and probes look at: health, metrics and the state as JSON, over HTTP. Reads, and changes nothing."""

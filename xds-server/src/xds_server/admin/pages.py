@@ -1,81 +1,103 @@
-"""The admin pages: liveness, readiness, metrics, and what the server knows and says, as JSON."""
+"""The admin pages: liveness, readiness, metrics, and the state as JSON."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from xds_server import metrics
-from xds_server.admin.liveness import Liveness
-from xds_server.ads.servicer import AdsServicer, Stream
-from xds_server.ads.session import Held
-from xds_server.cache import Cache
-from xds_server.discovery.source import Source
-from xds_server.model import Service
+from xds_server.admin.probe import AdsProbe
+from xds_server.ads.servicer import AdsServicer
+from xds_server.ads.session import ResourceStatus
+from xds_server.ads.stream import Stream
+from xds_server.cache.cache import Cache
+from xds_server.mesh.problems import Problem
+from xds_server.model.service import PortName, Service
+from xds_server.model.tables import ENDPOINTS, SERVICES
 from xds_server.resources.types import ResourceType
 
 _DEBUG_PAGES = {
-    "/debug/services": "what was discovered: each service with its ports and endpoints, and what could not be used",
-    "/debug/resources": "what is asked for: each resource with its version",
-    "/debug/clients": "who asks: each stream with its subscriptions, versions and the last refusal",
+    "/debug/services": "what was discovered: each service with its ports and endpoints, and what can't be used",
+    "/debug/resources": "what clients subscribe to: each resource with its version",
+    "/debug/clients": "each stream with its subscriptions, versions and rejections",
 }
 
 
-def application(source: Source, cache: Cache, servicer: AdsServicer, liveness: Liveness) -> web.Application:
-    """The application to serve; it looks at the parts as they are at each request."""
+def application(
+    cache: Cache,
+    servicer: AdsServicer,
+    probe: AdsProbe,
+    *,
+    age: Callable[[], float],
+    problems: Callable[[], Iterable[Problem]],
+) -> web.Application:
+    """The application to serve. It shows the state as it is at each request.
+
+    Args:
+        cache: The model and the resources.
+        servicer: The streams.
+        probe: Whether ADS answers.
+        age: Seconds since the source last confirmed the state.
+        problems: What can't be used of the objects that were read.
+    """
 
     async def livez(_: web.Request) -> web.Response:
-        # That this is answered at all says that the event loop turns.
-        if await liveness.answers():
+        # That this is answered at all shows that the event loop runs.
+        if await probe.answers():
             return web.Response(text="ok\n")
-        return web.Response(status=503, text="gRPC does not answer\n")
+        return web.Response(status=503, text="ADS does not answer\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        # A state that has grown old is still better than none: no client gains by losing its control plane.
-        if cache.synced:
-            return web.Response(text="ok\n")
-        return web.Response(
-            status=503, text="waiting for the first complete list of services and endpoints\n"
-        )
+        # An old state is still better than none: no client gains by losing its control plane.
+        if not cache.synced:
+            reason = "waiting for the first complete list of services and endpoints"
+            return web.Response(status=503, text=f"{reason}\n")
+        return await livez(_)
 
     async def show_metrics(_: web.Request) -> web.Response:
-        _look(source, cache)
+        _update_gauges(cache, age(), problems())
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def debug(_: web.Request) -> web.Response:
         return _json(_DEBUG_PAGES)
 
     async def services(_: web.Request) -> web.Response:
-        found = sorted(source.registry.services.items())
-        problems = [
-            {"kind": p.kind, "object": "/".join(p.key), "reason": p.reason} for p in source.registry.problems
-        ]
-        return _json(
-            {"services": {str(name): _ports(service) for name, service in found}, "problems": problems}
-        )
+        with cache.lock:
+            endpoints = cache.tables[ENDPOINTS]
+            found = {
+                str(name): _ports(service, endpoints)
+                for name, service in sorted(cache.tables[SERVICES].items())
+            }
+            failed = [
+                {"kind": key.type.label, "object": key.name, "reason": reason}
+                for key, reason in cache.problems.items()
+            ]
+        unusable = [{"kind": p.kind, "object": "/".join(p.key), "reason": p.reason} for p in problems()]
+        return _json({"services": found, "problems": [*unusable, *failed]})
 
     async def resources(_: web.Request) -> web.Response:
         with cache.lock:
-            found = sorted(cache.resources().items(), key=lambda item: (item[0].type.label, item[0].name))
+            found = sorted(cache.resources(), key=lambda item: (item[0].type.label, item[0].name))
         return _json(
             [
                 {
                     "type": key.type.label,
                     "name": key.name,
-                    **({"client_namespace": key.namespace} if key.namespace else {}),
+                    **{f"client_{trait}": value for trait, value in traits.items()},
                     "version": resource.version if resource else None,
+                    "subscribers": subscribers,
                 }
-                for key, resource in found
+                for key, traits, resource, subscribers in found
             ]
         )
 
     async def clients(_: web.Request) -> web.Response:
         with cache.lock:
-            found = [(stream, tuple(stream.session.held())) for stream in servicer.streams]
-        return _json([_client(stream, held) for stream, held in found])
+            found = [(s, tuple(s.session.statuses())) for s in servicer.streams if not s.is_probe]
+        return _json([_client(stream, statuses) for stream, statuses in found])
 
     app = web.Application()
     app.add_routes(
@@ -93,49 +115,54 @@ def application(source: Source, cache: Cache, servicer: AdsServicer, liveness: L
     return app
 
 
-def _look(source: Source, cache: Cache) -> None:
-    """Takes what is not counted as it happens."""
-    metrics.synced.set(cache.synced)
-    metrics.age_seconds.set(source.age())
+def _update_gauges(cache: Cache, age: float, problems: Iterable[Problem]) -> None:
+    """Sets the metrics that are not counted as things happen."""
+    metrics.age_seconds.set(age)
     with cache.lock:
-        asked_for = Counter(key.type for key in cache.resources())
-    for kind in ResourceType:
-        metrics.subscriptions.labels(kind.label).set(asked_for[kind])
+        metrics.synced.set(cache.synced)
+        metrics.services.set(len(cache.tables[SERVICES]))
+        subscribed = Counter(key.type for key, *_ in cache.resources())
+        found = Counter([p.kind for p in problems] + [key.type.label for key in cache.problems])
+    for type_ in ResourceType:
+        metrics.subscriptions.labels(type_.label).set(subscribed[type_])
+    metrics.problems.clear()
+    for kind, number in found.items():
+        metrics.problems.labels(kind).set(number)
 
 
-def _client(stream: Stream, found: Iterable[Held]) -> Mapping[str, Any]:
+def _client(stream: Stream, statuses: Iterable[ResourceStatus]) -> Mapping[str, Any]:
     node = stream.session.node
     resources: dict[str, list[Mapping[str, Any]]] = {}
-    for held in found:
-        resources.setdefault(held.type.label, []).append(
+    for status in statuses:
+        resources.setdefault(status.type.label, []).append(
             {
-                "name": held.name,
-                "status": held.status.value,
-                **({"version": held.resource.version} if held.resource else {}),
-                **({"refused_because": held.rejection.message} if held.rejection else {}),
+                "name": status.name,
+                "status": status.status.value,
+                **({"version": status.resource.version} if status.resource else {}),
+                **({"rejected_because": status.rejection.message} if status.rejection else {}),
             }
         )
     return {
         "stream": stream.number,
         "peer": stream.call.peer,
         "node": node.id,
-        "namespace": stream.session.namespace,
-        "client": f"{node.user_agent_name} {node.user_agent_version}".strip(),
+        "namespace": node.client.namespace,
+        "client": node.user_agent,
         "resources": resources,
     }
 
 
-def _ports(service: Service) -> list[Mapping[str, Any]]:
+def _ports(service: Service, endpoints: Mapping[PortName, Any]) -> list[Mapping[str, Any]]:
     return [
         {
             "name": port.name,
             "number": port.number,
             "endpoints": [
                 {"zone": endpoint.zone, "addresses": [str(address) for address in endpoint.addresses]}
-                for endpoint in port.endpoints
+                for endpoint in endpoints.get(name, ())
             ],
         }
-        for port in service.ports
+        for name, port in zip(service.port_names, service.ports, strict=True)
     ]
 
 

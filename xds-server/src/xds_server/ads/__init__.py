@@ -1,5 +1,5 @@
-"""The aggregated discovery service, State of the World: what is said on each stream, and when.
+"""The aggregated discovery service, State of the World: which responses each stream gets, and when.
 
-``session`` decides, without I/O; ``wire`` puts responses together; ``servicer`` reads and writes.
-https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
+``session`` and ``subscription`` decide, without I/O; ``wire`` assembles responses; ``limits`` bounds what clients may
+hold; ``servicer`` and ``stream`` read and write. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
 """

@@ -1,7 +1,7 @@
-"""DiscoveryResponse, put together from resources that are serialised already.
+"""DiscoveryResponse, assembled from resources that are serialised already.
 
-Protobuf messages are concatenations of fields, so a response for a thousand streams costs no serialising: only the
-nonce differs. https://protobuf.dev/programming-guides/encoding/
+Protobuf messages are concatenations of fields, so a response for a thousand streams is serialised once: only the nonce
+differs. https://protobuf.dev/programming-guides/encoding/
 Field numbers: envoy/service/discovery/v3/discovery.proto and google/protobuf/any.proto.
 """
 
@@ -17,11 +17,11 @@ _LENGTH_DELIMITED = 2
 
 
 class Content(NamedTuple):
-    """A response but for its nonce.
+    """A response without its nonce.
 
     Attributes:
         version: Equal content has an equal version on every server.
-        names: Of the resources.
+        names: The names of the resources.
         encoded: The fields, serialised.
     """
 
@@ -31,10 +31,10 @@ class Content(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def content(kind: ResourceType, resources: tuple[Resource, ...]) -> Content:
-    """What a response with these resources says, put together once for all streams that are told the same."""
+def assemble(type_: ResourceType, resources: tuple[Resource, ...]) -> Content:
+    """The content of a response with these resources, assembled once for all streams that get the same."""
     version = digest("\n".join(f"{r.name} {r.version}" for r in resources).encode())
-    type_url = kind.value.encode()
+    type_url = type_.value.encode()
     any_type_url = _field(_ANY_TYPE_URL, type_url)
     encoded = b"".join(
         (
@@ -46,14 +46,14 @@ def content(kind: ResourceType, resources: tuple[Resource, ...]) -> Content:
     return Content(version, tuple(resource.name for resource in resources), encoded)
 
 
-def response(said: Content, nonce: str) -> bytes:
+def response(content: Content, nonce: str) -> bytes:
     """A serialised DiscoveryResponse."""
-    return said.encoded + _nonce_field(nonce)
+    return content.encoded + _nonce_field(nonce)
 
 
 @lru_cache(maxsize=1024)
 def _nonce_field(nonce: str) -> bytes:
-    """Streams that began together have the same nonces at the same time."""
+    """Cached, as streams that were opened together use the same nonces at the same time."""
     return _field(_NONCE, nonce.encode())
 
 
@@ -63,7 +63,7 @@ def _field(number: int, value: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth says that more follow."""
+    """Seven bits a byte, the lowest first; the eighth bit says that more bytes follow."""
     encoded = bytearray()
     while value > 0x7F:  # noqa: PLR2004 - seven bits
         encoded.append(value & 0x7F | 0x80)

@@ -1,236 +1,298 @@
-"""The resources that somebody asks for, and who asks for them.
+"""The resources that clients subscribe to, and their subscribers.
 
-A resource is built when the first client subscribes to it, serialised once for all, and forgotten with its last
-subscriber: what nobody asks for costs nothing. When services change, only the resources made of them are built
-again, and only the subscribers of those that really differ are told, whatever the size of the mesh.
-This module must not know about streams. What happens here happens under the cache's lock.
+A resource is built when the first client subscribes to it, serialised once for all clients that get the same, and
+dropped with its last subscriber: what nobody subscribes to costs nothing. While a resource is built, the table entries
+and the fields of the client that it depends on are recorded. A change of the model rebuilds exactly the resources that
+depend on it, and notifies the subscribers of those that really differ, whatever the size of the mesh.
+
+This module must not know about streams, nor what resources are made of. Everything here happens under the cache's lock.
 """
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
+
+import structlog
 
 from xds_server import metrics
-from xds_server.model import Port, Service, ServiceName
-from xds_server.resources import cluster, endpoints, listener, names, route
-from xds_server.resources.types import Resource, ResourceType
+from xds_server.model.client import Client
+from xds_server.model.service import Service
+from xds_server.model.tables import ENDPOINTS, SERVICES, Changes, Entry, Table
+from xds_server.resources.builders import Builder
+from xds_server.resources.lookup import Lookup
+from xds_server.resources.types import Key, Resource, ResourceType
 
-WILDCARD = "*"
-"""Stands for every canonical name of a type; no resource has this name."""
+log = structlog.get_logger()
 
-
-class Key(NamedTuple):
-    """What a client asks for.
-
-    Attributes:
-        type: The resource's type.
-        name: The resource's name.
-        namespace: The client's, where it makes a difference to what the name means, else empty: two clients that
-            mean different services by one short name never share an entry.
-    """
-
-    type: ResourceType
-    name: str
-    namespace: str
-
-
-def key_of(kind: ResourceType, name: str, client_namespace: str) -> Key:
-    """The key under which a client in that namespace finds a name."""
-    return Key(kind, name, names.scope(name, client_namespace) if kind is ResourceType.LISTENER else "")
+Traits = tuple[str, ...]
+"""Names of fields of a client, or their values."""
 
 
 class Subscriber(Protocol):
-    """Whoever wants to hear about resources."""
+    """Whoever is to be notified of changes of resources."""
+
+    @property
+    def client(self) -> Client:
+        """The client that its resources are built for. Must not change while it subscribes to anything."""
 
     def changed(self, key: Key) -> None:
-        """The resource is new, different or gone; for a wildcard also that everything is known now. Must not block."""
+        """A resource is new, different or gone. Must not block."""
 
-    def settled(self) -> None:
-        """All that changed at once has been told."""
+    def flush(self) -> None:
+        """Called once after all `changed` calls of a publication. Must not block."""
 
 
 @dataclass(slots=True)
-class _Entry:
-    """A resource that somebody asks for: None while there is none of that name."""
+class _Variant:
+    """One resource, for all clients that agree in the traits that it depends on.
 
-    resource: Resource | None = None
-    subscribers: dict[Subscriber, None] = field(default_factory=dict)
+    Attributes:
+        client: One of those clients.
+        resource: None while it does not exist.
+        subscribers: Each with the number of its subscriptions: by name, and by a wildcard.
+    """
+
+    client: Client
+    resource: Resource | None
+    subscribers: dict[Subscriber, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Subscribed:
+    """A key that somebody subscribes to.
+
+    Attributes:
+        key: What clients subscribe to.
+        build: Its builder; None if no resource can have the name.
+        depends_on: The table entries that its variants depend on.
+        traits: The fields of the client that its variants depend on; usually none.
+        variants: One for each combination of values of those fields among the subscribers.
+    """
+
+    key: Key
+    build: Builder | None
+    depends_on: set[Entry] = field(default_factory=set)
+    traits: Traits = ()
+    variants: dict[Traits, _Variant] = field(default_factory=dict)
 
 
 class Cache:
-    """Latest value wins; nothing is there before the first publication.
+    """The latest value wins; there are no resources before the first publication.
 
     Args:
-        cluster_domain: The suffix of full names of services, such as ``cluster.local``.
+        builder: Returns the builder for a key; None if no resource can have its name.
 
     Attributes:
-        lock: To be held by whoever uses the cache or one of its subscribers; ``publish`` takes it itself.
-        synced: Whether everything has been published once.
+        lock: Must be held by whoever calls the cache or one of its subscribers; ``publish`` takes it itself.
+        synced: Whether the whole model has been published once. Until then no client may be answered.
+        problems: Resources that could not be built and keep their last good form, each with the reason.
     """
 
-    def __init__(self, cluster_domain: str) -> None:
+    def __init__(self, builder: Callable[[Key], Builder | None]) -> None:
         self.lock = threading.RLock()
         self.synced = False
-        self._cluster_domain = cluster_domain
-        self._services: dict[ServiceName, Service] = {}
-        self._entries: dict[Key, _Entry] = {}
-        self._keys: dict[ServiceName, dict[Key, None]] = {}
+        self.problems: dict[Key, str] = {}
+        self._builder = builder
+        self._tables: dict[Table[Any, Any], dict[Any, Any]] = {SERVICES: {}, ENDPOINTS: {}}
+        self._subscribed: dict[Key, _Subscribed] = {}
+        self._dependents: dict[Entry, dict[Key, None]] = {}
         self._wildcards: dict[ResourceType, dict[Subscriber, None]] = {kind: {} for kind in ResourceType}
-        self._told: dict[Subscriber, None] = {}
+        self._notified: dict[Subscriber, None] = {}
 
-    def publish(self, changes: Mapping[ServiceName, Service | None]) -> None:
-        """Takes the services that changed (None: gone) and tells the subscribers concerned.
+    @property
+    def tables(self) -> Mapping[Table[Any, Any], Mapping[Any, Any]]:
+        """The model as it is now."""
+        return self._tables
 
-        The first call says that everything is known now.
+    def publish(self, changes: Changes) -> None:
+        """Applies changes of the model, rebuilds what depends on them, and notifies the subscribers concerned.
+
+        The first call says that the whole model is known now.
         """
         began = time.perf_counter()
         with self.lock:
-            first, self.synced = not self.synced, True
-            for name, service in changes.items():
-                self._exchange(name, service)
-            if first:
-                for kind, subscribers in self._wildcards.items():
-                    self._tell(subscribers, Key(kind, WILDCARD, ""))
-            told, self._told = self._told, {}
-            for subscriber in told:
-                subscriber.settled()
+            before = {entry: self._apply(entry, value) for entry, value in changes.items()}
+            for key in {key: None for entry in changes for key in self._dependents.get(entry, ())}:
+                self._refresh(self._subscribed[key])
+            for entry, service in before.items():
+                if entry.table is SERVICES:
+                    self._follow_wildcards(service, changes[entry])
+            if not self.synced:
+                self.synced = True
+                for subscribers in self._wildcards.values():
+                    self._notified.update(subscribers)
+            notified, self._notified = self._notified, {}
+            for subscriber in notified:
+                subscriber.flush()
         metrics.publish_seconds.observe(time.perf_counter() - began)
 
-    def get(self, key: Key) -> Resource | None:
-        """The resource as it is now; None if there is none."""
-        entry = self._entries.get(key)
-        return entry.resource if entry else self._build(key)
+    def get(self, key: Key, client: Client) -> Resource | None:
+        """The resource as it is now for a client; None if it does not exist."""
+        subscribed = self._subscribed.get(key)
+        variant = subscribed and subscribed.variants.get(_values(client, subscribed.traits))
+        if variant:
+            return variant.resource
+        build = self._builder(key)
+        return build(Lookup(self._tables, client)) if build else None
 
     def canonical_names(self) -> Iterator[str]:
-        """What a wildcard stands for at present."""
-        return (name for service in self._services.values() for name in names.of_service(service))
+        """The names that a wildcard covers at present."""
+        return (name for service in self._tables[SERVICES].values() for name in _names(service))
 
-    def resources(self) -> Mapping[Key, Resource | None]:
-        """What is asked for at present, for people who look."""
-        return {key: entry.resource for key, entry in self._entries.items()}
+    def resources(self) -> Iterator[tuple[Key, Mapping[str, str], Resource | None, int]]:
+        """Every subscribed resource: its key, the client's traits that it is for, itself, how many subscribe."""
+        for subscribed in self._subscribed.values():
+            for values, variant in subscribed.variants.items():
+                traits = dict(zip(subscribed.traits, values, strict=True))
+                yield subscribed.key, traits, variant.resource, len(variant.subscribers)
 
     def subscribe(self, subscriber: Subscriber, key: Key) -> None:
-        """Tells the subscriber of each change of one resource from now on."""
-        self._enter(key).subscribers[subscriber] = None
+        """Notifies the subscriber of each change of one resource from now on."""
+        subscribers = self._acquire(key, subscriber.client).subscribers
+        subscribers[subscriber] = subscribers.get(subscriber, 0) + 1
 
     def unsubscribe(self, subscriber: Subscriber, key: Key) -> None:
-        """Ends that."""
-        entry = self._entries.get(key)
-        if entry is not None:
-            entry.subscribers.pop(subscriber, None)
-            self._leave(key, entry)
+        """Ends one subscription to a resource."""
+        subscribed = self._subscribed[key]
+        variant = subscribed.variants[_values(subscriber.client, subscribed.traits)]
+        variant.subscribers[subscriber] -= 1
+        if not variant.subscribers[subscriber]:
+            del variant.subscribers[subscriber]
+            self._release(subscribed)
 
     def subscribe_all(self, subscriber: Subscriber, kind: ResourceType) -> None:
-        """Tells the subscriber of each change of every canonical name of a type from now on."""
+        """Notifies the subscriber of each change of every canonical name of a type from now on."""
         self._wildcards[kind][subscriber] = None
         for name in self.canonical_names():
-            self._enter(Key(kind, name, ""))
+            self.subscribe(subscriber, Key(kind, name))
 
     def unsubscribe_all(self, subscriber: Subscriber, kind: ResourceType) -> None:
-        """Ends that."""
-        self._wildcards[kind].pop(subscriber, None)
-        if not self._wildcards[kind]:
-            for key, entry in [(k, e) for k, e in self._entries.items() if k.type is kind]:
-                self._leave(key, entry)
+        """Ends such a subscription."""
+        del self._wildcards[kind][subscriber]
+        for name in self.canonical_names():
+            self.unsubscribe(subscriber, Key(kind, name))
 
-    def _exchange(self, name: ServiceName, service: Service | None) -> None:
-        """Keeps the service, and builds again what is made of it and asked for."""
-        before = self._services.pop(name, None)
-        if service is not None:
-            self._services[name] = service
-        for kind, subscribers in self._wildcards.items():
-            if subscribers and service is not None:
-                for canonical in names.of_service(service):
-                    self._enter(Key(kind, canonical, ""), build=False)
-        unchanged = _unchanged_types(before, service)
-        for key in list(self._keys.get(name, ())):
-            if key.type not in unchanged:
-                self._refresh(key)
+    def _apply(self, entry: Entry, value: Any) -> Any:
+        """Stores the new value of a table entry; returns the old one."""
+        table = self._tables[entry.table]
+        before = table.pop(entry.key, None)
+        if value is not None:
+            table[entry.key] = value
+        return before
 
-    def _refresh(self, key: Key) -> None:
-        """Builds a resource again; tells whoever wants to know if it differs."""
-        entry = self._entries[key]
-        resource = self._build(key)
-        if resource == entry.resource:
+    def _follow_wildcards(self, before: Service | None, after: Service | None) -> None:
+        """Subscribes wildcard subscribers to canonical names that are new, and unsubscribes them from those gone."""
+        if not any(self._wildcards.values()):
             return
-        entry.resource = resource
-        self._tell(entry.subscribers, key)
-        if names.parse_canonical(key.name):
-            self._tell(self._wildcards[key.type], key)
-        if resource is None:
-            self._leave(key, entry)
+        old, new = _names(before), _names(after)
+        for kind, subscribers in self._wildcards.items():
+            for subscriber in subscribers:
+                for name in new - old:
+                    self.subscribe(subscriber, Key(kind, name))
+                    self._notify((subscriber,), Key(kind, name))
+                for name in old - new:
+                    self.unsubscribe(subscriber, Key(kind, name))
 
-    def _tell(self, subscribers: Iterable[Subscriber], key: Key) -> None:
+    def _notify(self, subscribers: Iterable[Subscriber], key: Key) -> None:
         for subscriber in subscribers:
             subscriber.changed(key)
-        self._told.update(dict.fromkeys(subscribers))
+        self._notified.update(dict.fromkeys(subscribers))
 
-    def _enter(self, key: Key, *, build: bool = True) -> _Entry:
-        """The entry for a key, made if need be."""
-        entry = self._entries.get(key)
-        if entry is None:
-            entry = self._entries[key] = _Entry(self._build(key) if build else None)
-            for name in self._made_of(key):
-                self._keys.setdefault(name, {})[key] = None
-        return entry
+    def _acquire(self, key: Key, client: Client) -> _Variant:
+        """The variant of a key for a client, built if nobody subscribes to it yet."""
+        subscribed = self._subscribed.get(key)
+        if subscribed is None:
+            subscribed = self._subscribed[key] = _Subscribed(key, self._builder(key))
+        variant = subscribed.variants.get(_values(client, subscribed.traits))
+        if variant is None:
+            variant = _Variant(client, None)
+            lookup = self._build(subscribed, variant)
+            self._depend(subscribed, subscribed.depends_on | lookup.entries)
+            self._group(subscribed, _merged(subscribed.traits, lookup.traits))
+            subscribed.variants[_values(client, subscribed.traits)] = variant
+        return variant
 
-    def _leave(self, key: Key, entry: _Entry) -> None:
-        """Forgets an entry that nobody asks for."""
-        if entry.subscribers or (self._wildcards[key.type] and entry.resource is not None):
+    def _release(self, subscribed: _Subscribed) -> None:
+        """Drops variants without subscribers, and the key with the last of them."""
+        for values in [values for values, variant in subscribed.variants.items() if not variant.subscribers]:
+            del subscribed.variants[values]
+        if not subscribed.variants:
+            self._depend(subscribed, set())
+            self.problems.pop(subscribed.key, None)
+            del self._subscribed[subscribed.key]
+
+    def _refresh(self, subscribed: _Subscribed) -> None:
+        """Builds every variant of a key again, and notifies the subscribers of those that differ."""
+        regrouped = False
+        while True:
+            before = {values: variant.resource for values, variant in subscribed.variants.items()}
+            lookups = [self._build(subscribed, variant) for variant in subscribed.variants.values()]
+            traits = _merged((), *(lookup.traits for lookup in lookups))
+            if traits == subscribed.traits:
+                break
+            self._group(subscribed, traits)
+            regrouped = True
+        self._depend(subscribed, set().union(*(lookup.entries for lookup in lookups)))
+        for values, variant in subscribed.variants.items():
+            # After regrouping all are notified: each subscriber compares the resource with what it has.
+            if regrouped or variant.resource != before[values]:
+                self._notify(variant.subscribers, subscribed.key)
+
+    def _build(self, subscribed: _Subscribed, variant: _Variant) -> Lookup:
+        """Builds a variant; returns what it depends on. A variant that can't be built keeps its last good form."""
+        lookup = Lookup(self._tables, variant.client)
+        if subscribed.build is None:
+            return lookup
+        key = subscribed.key
+        try:
+            variant.resource = subscribed.build(lookup)
+        except Exception as error:
+            lookup.traits.update(subscribed.traits)
+            metrics.build_failures.labels(key.type.label).inc()
+            log.exception("resource can't be built; it stays as it was", type=key.type.label, name=key.name)
+            self.problems[key] = repr(error)
+        else:
+            self.problems.pop(key, None)
+        return lookup
+
+    def _depend(self, subscribed: _Subscribed, entries: set[Entry]) -> None:
+        """Records the table entries that a key depends on now."""
+        if entries == subscribed.depends_on:
             return
-        if self._entries.pop(key, None) is None:
+        for entry in entries - subscribed.depends_on:
+            self._dependents.setdefault(entry, {})[subscribed.key] = None
+        for entry in subscribed.depends_on - entries:
+            dependents = self._dependents[entry]
+            del dependents[subscribed.key]
+            if not dependents:
+                del self._dependents[entry]
+        subscribed.depends_on = entries
+
+    def _group(self, subscribed: _Subscribed, traits: Traits) -> None:
+        """Groups the subscribers of a key by other traits of their clients."""
+        if traits == subscribed.traits:
             return
-        for name in self._made_of(key):
-            keys = self._keys[name]
-            del keys[key]
-            if not keys:
-                del self._keys[name]
-
-    def _made_of(self, key: Key) -> tuple[ServiceName, ...]:
-        """The services that a resource of that name may be made of."""
-        if key.type is ResourceType.LISTENER:
-            spelling = self._parse(key)
-            return spelling.services if spelling else ()
-        parsed = names.parse_canonical(key.name)
-        return (parsed[0],) if parsed else ()
-
-    def _build(self, key: Key) -> Resource | None:
-        """Makes the resource of a name, if there is something of that name."""
-        if key.type is ResourceType.LISTENER:
-            spelling = self._parse(key)
-            target = names.resolve(spelling, self._services.get) if spelling else None
-            return listener.build(key.name, target.canonical) if target else None
-        port = self._port(key.name)
-        if port is None:
-            return None
-        match key.type:
-            case ResourceType.ROUTE:
-                return route.build(key.name, key.name)
-            case ResourceType.CLUSTER:
-                return cluster.build(key.name)
-            case _:
-                return endpoints.build(key.name, port.endpoints)
-
-    def _parse(self, key: Key) -> names.Spelling | None:
-        return names.parse(key.name, client_namespace=key.namespace, cluster_domain=self._cluster_domain)
-
-    def _port(self, canonical: str) -> Port | None:
-        """The port that a canonical name stands for."""
-        parsed = names.parse_canonical(canonical)
-        service = self._services.get(parsed[0]) if parsed else None
-        if service is None or parsed is None:
-            return None
-        return next((port for port in service.ports if str(port.number) == parsed[1]), None)
+        before, subscribed.traits, subscribed.variants = subscribed.variants, traits, {}
+        for variant in before.values():
+            for subscriber, count in variant.subscribers.items():
+                group = subscribed.variants.setdefault(
+                    _values(subscriber.client, traits), _Variant(subscriber.client, variant.resource)
+                )
+                group.subscribers[subscriber] = count
 
 
-def _unchanged_types(before: Service | None, after: Service | None) -> frozenset[ResourceType]:
-    """The types that can't differ: endpoints come and go far more often than ports, and matter to one type alone."""
-    if before is None or after is None or _shape(before) != _shape(after):
-        return frozenset()
-    return frozenset(ResourceType) - {ResourceType.ENDPOINTS}
+def _names(service: Service | None) -> frozenset[str]:
+    """The canonical names of a service."""
+    return frozenset(map(str, service.port_names)) if service else frozenset()
 
 
-def _shape(service: Service) -> list[tuple[str, int, bool]]:
-    return [(port.name, port.number, port.is_grpc) for port in service.ports]
+def _values(client: Client, traits: Traits) -> Traits:
+    """The values of the given fields of a client."""
+    return tuple(getattr(client, trait) for trait in traits) if traits else ()
+
+
+def _merged(traits: Traits, *more: Iterable[str]) -> Traits:
+    """The union, in a fixed order."""
+    return tuple(sorted({*traits, *(trait for some in more for trait in some)}))

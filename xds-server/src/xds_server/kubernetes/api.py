@@ -1,9 +1,10 @@
 """Requests to the Kubernetes API server: configuration, credentials and transport are the official client's.
 
-Its generated models are not used (``objects`` says why), and neither are its retries: whoever asks decides when to
-ask again. Every request has a deadline. Calls block; they belong in a thread.
+Its generated models are not used (``objects`` says why), and neither are its retries: the caller decides when to ask
+again. Every request has a deadline and every answer a bound. Calls block, so they belong in a thread.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 
@@ -12,35 +13,32 @@ import yaml
 from kubernetes import client, config
 
 from servicekit.errors import ConfigurationError
-from xds_server.discovery import objects
 from xds_server.errors import ApiError, ExpiredError, MalformedObjectError
+from xds_server.kubernetes.exchange import Exchange, observe
+from xds_server.kubernetes.limits import DEFAULT_LIMITS, Limits
+from xds_server.objects import meta
 
-CONNECT_TIMEOUT = 3.0
-"""Seconds to connect to the API server."""
-LIST_TIMEOUT = 20.0
-"""Seconds that it may be silent for before and in the midst of a list: an overloaded server may let a request wait for
-15, see https://kubernetes.io/docs/concepts/cluster-administration/flow-control/."""
-WATCH_TIMEOUT = 10.0
-"""Seconds to the head of a watch, which comes at once."""
-MAX_LINE_BYTES = 16 * 1024 * 1024
-"""Of one watch event; the API server stores no object larger than a tenth of that."""
+_OK = 200
 _GONE = 410
+_READ_BYTES = 256 * 1024
+_STATUS_BYTES = 64 * 1024
 
 
 class Api:
-    """A connection to one API server.
+    """A connection pool for one API server.
 
     Raises:
         ConfigurationError: There is no usable kubeconfig and no service account.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
         settings = client.Configuration()
         named = os.environ.get("KUBECONFIG")
         try:
             if not named and os.environ.get("KUBERNETES_SERVICE_HOST"):
                 _load_service_account(settings)
-                # Before every request: the official client goes by the time of day, which may be set back by hours.
+                # Before every request. The official client goes by the wall clock, which may be set back by hours.
                 settings.refresh_api_key_hook = _load_service_account  # type: ignore[assignment] # typed by its default
             else:
                 config.load_kube_config(config_file=named or "~/.kube/config", client_configuration=settings)
@@ -53,86 +51,126 @@ class Api:
         settings.retries = False
         self.host: str = settings.host
         self._client = client.ApiClient(settings)
+        observe(self._client.rest_client.pool_manager)
 
-    def get(self, path: str, query: Mapping[str, str]) -> bytes:
+    def get(self, path: str, query: Mapping[str, str], *, within: float | None = None) -> bytes:
         """GETs a whole body.
 
         Args:
-            path: From the root of the API, such as ``/api/v1/services``.
+            path: From the root of the API, such as ``/api/v1/pods``.
             query: Its parameters.
+            within: Seconds for all of it, if less than the limit.
 
         Raises:
-            ApiError: There was no answer, or not a good one; ExpiredError if it was 410.
+            ApiError: There was no good answer in time, or it was too large; ExpiredError if it was 410.
         """
-        response = self._open(path, query, LIST_TIMEOUT)
-        try:
-            return bytes(response.read())
-        except urllib3.exceptions.HTTPError as error:
-            raise ApiError(_explain(error)) from error
-        finally:
-            response.release_conn()
+        limits = self._limits
+        seconds = min(limits.list_request, limits.list_request if within is None else within)
+        body = bytearray()
+        with self._request(path, query, silence=limits.list_silence, seconds=seconds) as (response, exchange):
+            while chunk := response.read(_READ_BYTES):
+                body += chunk
+                if len(body) > limits.list_bytes:
+                    raise ApiError(f"the answer is larger than {limits.list_bytes} bytes")
+            _check(exchange, seconds)
+        return bytes(body)
 
-    def lines(self, path: str, query: Mapping[str, str], *, silence: float) -> Iterator[bytes]:
-        """GETs a body that the server goes on writing, line by line as they come; ends when the server ends it.
+    @contextlib.contextmanager
+    def watch(self, path: str, query: Mapping[str, str], *, seconds: float) -> Iterator[Iterator[bytes]]:
+        """GETs a body that the server goes on writing. Enters as soon as its head has come.
+
+        The lines raise ApiError if the answer breaks off, falls silent, or goes on for more than `seconds`; they end
+        when the server ends the answer.
+
+        Args:
+            path: As for get.
+            query: As for get.
+            seconds: For all of it.
 
         Raises:
-            ApiError: As for get, or no more came for `silence` seconds.
+            ApiError: As for get.
         """
-        response = self._open(path, query, WATCH_TIMEOUT)
-        buffer = bytearray()
-        try:
-            _allow_silence(response, silence)
-            while chunk := response.read1(65536):
-                buffer += chunk
-                *complete, rest = bytes(buffer).split(b"\n") if b"\n" in chunk else [bytes(buffer)]
-                yield from (line for line in complete if line)
-                if complete:
-                    buffer[:] = rest
-                elif len(buffer) > MAX_LINE_BYTES:
-                    raise ApiError(f"a watch event is larger than {MAX_LINE_BYTES} bytes")
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ApiError(_explain(error)) from error
-        finally:
-            # Not back into the pool: a watch that was left half-way has bytes to come.
-            response.close()
+        limits = self._limits
+        with self._request(path, query, silence=limits.watch_head, seconds=seconds) as (response, exchange):
+            exchange.allow_silence(limits.watch_silence)
+            yield _lines(response, limits.event_bytes, exchange, seconds)
 
-    def _open(self, path: str, query: Mapping[str, str], timeout: float) -> urllib3.HTTPResponse:
+    @contextlib.contextmanager
+    def _request(
+        self, path: str, query: Mapping[str, str], *, silence: float, seconds: float
+    ) -> Iterator[tuple[urllib3.HTTPResponse, Exchange]]:
+        """Sends a request; enters with the response if its status is 200. Errors inside become ApiErrors."""
+        with Exchange(seconds) as exchange, _explained(exchange, seconds):
+            response = self._open(path, query, silence, exchange)
+            try:
+                if response.status != _OK:
+                    raise _refusal(response)
+                yield response, exchange
+            finally:
+                # What was read to its end is back in the pool already; anything else has bytes to come.
+                response.close()
+
+    def _open(
+        self, path: str, query: Mapping[str, str], silence: float, exchange: Exchange
+    ) -> urllib3.HTTPResponse:
         try:
-            # Reads the service account's token again, hence may fail as a file can.
-            request = self._client.param_serialize(
-                "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
-            )
-            answer = self._client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT, timeout))
-        except (urllib3.exceptions.HTTPError, client.ApiException, config.ConfigException, OSError) as error:
-            raise ApiError(_explain(error)) from error
+            return self._send(path, query, silence)
+        except urllib3.exceptions.ProtocolError:
+            # A server may close an idle connection at the moment in which it is used: that says nothing about the
+            # server, and a GET may be sent twice. https://www.rfc-editor.org/rfc/rfc9110.html#section-9.2.2
+            if exchange.connected or exchange.expired:
+                raise
+            return self._send(path, query, silence)
+
+    def _send(self, path: str, query: Mapping[str, str], silence: float) -> urllib3.HTTPResponse:
+        # Reads the service account's token again, so it may fail as a file can.
+        request = self._client.param_serialize(
+            "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
+        )
+        answer = self._client.call_api(*request, _request_timeout=(self._limits.connect, silence))
         response: urllib3.HTTPResponse = answer.response
-        if response.status == 200:  # noqa: PLR2004 - OK
-            return response
-        try:
-            raise _refusal(response)
-        finally:
-            response.close()
+        return response
 
 
 def _load_service_account(settings: client.Configuration) -> None:
     config.load_incluster_config(client_configuration=settings, try_refresh_token=False)
 
 
-def _allow_silence(response: urllib3.HTTPResponse, seconds: float) -> None:
-    """Sets how long the server may be silent from now on: urllib3 has one deadline for the head and the body.
+def _lines(response: urllib3.HTTPResponse, limit: int, exchange: Exchange, seconds: float) -> Iterator[bytes]:
+    """Yields the lines of a body as they come."""
+    buffer = bytearray()
+    with _explained(exchange, seconds):
+        while chunk := response.read1(64 * 1024):
+            buffer += chunk
+            *complete, rest = bytes(buffer).split(b"\n") if b"\n" in chunk else [bytes(buffer)]
+            yield from (line for line in complete if line)
+            if complete:
+                buffer[:] = rest
+            elif len(buffer) > limit:
+                raise ApiError(f"a watch event is larger than {limit} bytes")
+        _check(exchange, seconds)
 
-    There is no socket to set it on if the server answers with "Connection: close", as no Kubernetes API server does to a
-    watch: then it has to send something every few seconds.
-    """
-    connection = response.connection
-    if connection is not None and connection.sock is not None:
-        connection.sock.settimeout(seconds)
+
+@contextlib.contextmanager
+def _explained(exchange: Exchange, seconds: float) -> Iterator[None]:
+    """Turns the errors of the transport into ApiErrors."""
+    try:
+        yield
+    except (urllib3.exceptions.HTTPError, client.ApiException, config.ConfigException, OSError) as error:
+        _check(exchange, seconds, error)
+        raise ApiError(_explain(error)) from error
+
+
+def _check(exchange: Exchange, seconds: float, error: Exception | None = None) -> None:
+    """Raises if the deadline has passed: an answer that was cut by it may look complete."""
+    if exchange.expired:
+        raise ApiError(f"the answer was not complete after {seconds:.0f} s") from error
 
 
 def _refusal(response: urllib3.HTTPResponse) -> ApiError:
     """The error that an answer other than 200 stands for."""
     try:
-        reason = objects.decode(response.read(65536), objects.Status).message
+        reason = meta.decode(response.read(_STATUS_BYTES), meta.Status).message
     except (MalformedObjectError, urllib3.exceptions.HTTPError):
         reason = ""
     text = f"{response.status} {reason or response.reason or 'without a reason'}"

@@ -1,27 +1,26 @@
-"""How long to wait before asking again."""
+"""How long to wait before the next attempt."""
 
 import random
 
 
 class Backoff:
-    """Exponential, with jitter, so that many servers do not come back at the same moment.
+    """Exponential backoff with jitter, so that many servers do not retry at the same moment.
 
-    A failing list and a failing watch, one after the other, stay below two requests a second from the first. The
-    last is short: together with the deadline of a request it is how long recovery may take.
+    Args:
+        first: The longest wait after the first failure, in seconds.
+        last: The longest wait after any.
     """
 
-    FIRST = 2.0
-    LAST = 5.0
-
-    def __init__(self) -> None:
-        self._ceiling = self.FIRST
+    def __init__(self, first: float, last: float) -> None:
+        self._first = self._ceiling = first
+        self._last = last
 
     def reset(self) -> None:
-        """After success."""
-        self._ceiling = self.FIRST
+        """Starts over after a success."""
+        self._ceiling = self._first
 
     def next(self, at_least: float = 0) -> float:
-        """Seconds to wait after one more failure; never less than what the server asked for."""
+        """Returns the seconds to wait after one more failure; never less than what the server asked for."""
         delay = random.uniform(self._ceiling / 2, self._ceiling)  # noqa: S311 - spreads load, protects nothing
-        self._ceiling = min(self._ceiling * 2, self.LAST)
+        self._ceiling = min(self._ceiling * 2, self._last)
         return max(delay, at_least)

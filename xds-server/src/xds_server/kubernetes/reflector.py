@@ -1,142 +1,136 @@
-"""Keeps one collection of the Kubernetes API mirrored: LIST, then WATCH from there, and so on for ever.
+"""Reads one collection of the Kubernetes API: lists it at every poll, and watches it from the first list on.
 
-A poll is a relist inside this loop, so an old list can never undo a newer event, and a poll heals whatever a
-watch missed: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
-Whatever goes wrong, what was known stays known. This module must not know what the objects mean.
+Two loops, each for a thread of its own, so that a watch goes on while a list is read. A poll heals whatever a watch
+missed: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+What they find is posted to a ``Mirror``, which merges it. Whatever goes wrong, what was known stays known. This
+module must not know what the objects mean.
 """
 
 import random
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import structlog
 
 from xds_server import metrics
-from xds_server.discovery import objects
-from xds_server.discovery.api import Api
-from xds_server.discovery.backoff import Backoff
 from xds_server.errors import ApiError, ExpiredError, MalformedObjectError
+from xds_server.kubernetes.api import Api
+from xds_server.kubernetes.backoff import Backoff
+from xds_server.kubernetes.limits import Limits
+from xds_server.kubernetes.mirror import Mirror
+from xds_server.kubernetes.outage import Outage
+from xds_server.objects import meta
 
 log = structlog.get_logger()
 
 PAGE_SIZE = 500
-WATCH_SECONDS = 270
-"""The longest that one watch is asked for; the API server's own limit is 5 to 10 minutes."""
-WATCH_GRACE = 10.0
-"""Seconds past its agreed end after which a silent watch is dead."""
-SILENCE = 75.0
-"""Seconds of silence that end a watch: bookmarks come every minute."""
-HEALTHY_SECONDS = 1.0
-"""A watch that ends sooner than this has failed, however politely."""
-MAX_RETRY_AFTER = 60.0
-"""The longest that a server may ask to be left alone, in seconds."""
-REMIND_SECONDS = 60.0
-"""How often a continuing outage is logged."""
-_MENDS = {
-    401: "the credentials are not accepted: renew them, or check the service account's token",
-    403: "grant get, list and watch on services and endpointslices, as k8s/base/xds-server does",
-}
+_FORBIDDEN = 403
+_NOT_FOUND = 404
+_GONE = 410
+_EVENTS = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
+
+Post = Callable[[Callable[[], None]], None]
+"""Calls something in the event loop, in the order of the posts; returns at once."""
 
 
-class Sink(Protocol):
-    """Takes what the reflector finds; called from the reflector's thread."""
+@dataclass(slots=True)
+class _Attempt:
+    """One watch: when its head came, and whether any event or bookmark followed."""
 
-    def listed(self, items: list[objects.Object], malformed: set[objects.Key]) -> None:
-        """Everything there is, and the keys of those that could not be decoded."""
-
-    def put(self, item: objects.Object) -> None:
-        """One object that was added or modified."""
-
-    def removed(self, key: objects.Key) -> None:
-        """One object that was deleted."""
-
-    def confirmed(self) -> None:
-        """The source is alive and what is known is what there is."""
+    opened: float = float("inf")
+    delivered: bool = False
 
 
-@dataclass
 class Reflector:
-    """A loop for a thread of its own.
+    """The two loops of one collection, and what they share.
 
-    Attributes:
+    Args:
         api: The API server.
-        path: Of the collection, such as ``/api/v1/services``.
-        kind: What its items decode to.
-        sink: Where they go.
+        mirror: Names the collection, and takes what is found; it belongs to the event loop.
+        post: Calls the mirror there.
         poll_interval: Seconds from one list to the next.
-        watch: Whether to watch in between.
-        stop: Ends the loop at its next turn.
+        limits: Deadlines and waits.
     """
 
-    api: Api
-    path: str
-    kind: type[objects.Service | objects.EndpointSlice]
-    sink: Sink
-    poll_interval: float
-    watch: bool
-    stop: threading.Event = field(default_factory=threading.Event)
+    def __init__(
+        self,
+        api: Api,
+        mirror: Mirror,
+        post: Post,
+        *,
+        poll_interval: float,
+        limits: Limits,
+    ) -> None:
+        self._api = api
+        self._kind, namespace = mirror.collection
+        self._path = self._kind.path(namespace)
+        self._mirror = mirror
+        self._post = post
+        self._poll_interval = poll_interval
+        self._limits = limits
+        self._outage = Outage(self._path, limits.remind)
+        self._available = True
+        # Shared by the two loops, and changed under this lock alone.
+        self._shared = threading.Condition()
+        self._stopped = False
+        self._relist = False
+        self._version: str | None = None
+        self._listed: tuple[str, float] | None = None
 
-    def __post_init__(self) -> None:
-        self._backoff = Backoff()
-        self._failing_since: float | None = None
-        self._reminded = 0.0
+    def stop(self) -> None:
+        """Ends both loops at their next turn."""
+        with self._shared:
+            self._stopped = True
+            self._shared.notify_all()
 
-    def run(self) -> None:
-        """Lists and watches until it is told to stop."""
-        while not self.stop.is_set():
+    # -- Lists ------------------------------------------------------------------------------------
+
+    def run_lists(self) -> None:
+        """Lists at every poll, and when the watch asks for it, until it is stopped."""
+        backoff = Backoff(self._limits.first_backoff, self._limits.last_backoff)
+        while not self._stopped:
+            before = self._version
             try:
                 version = self._list()
-                self._answered()
-                if not self.watch:
-                    self._backoff.reset()
-                self._until_next_poll(version)
-            except ExpiredError as error:
-                # Normal after a long silence; a server that says it in a loop is asked ever more seldom.
-                self._count("expired")
-                log.info("list again: the version is too old", path=self.path, reason=str(error))
-                self.stop.wait(self._backoff.next())
             except (ApiError, MalformedObjectError) as error:
-                self._failed(error)
-
-    def _until_next_poll(self, version: str) -> None:
-        """Watches, or waits, until it is time to list again."""
-        # Jitter, so that the replicas of a control plane do not poll in step.
-        due = time.monotonic() + self.poll_interval * random.uniform(0.9, 1.0)  # noqa: S311
-        while not self.stop.is_set() and (left := due - time.monotonic()) > 0:
-            if not self.watch:
-                self.stop.wait(left)
+                if self._says_unavailable(error):
+                    self._note_unavailable(str(error))
+                    backoff.reset()
+                    self._wait_for_poll()
+                else:
+                    self._post(self._mirror.list_failed)
+                    self._list_failed(error)
+                    self._sleep(self._pause(backoff, error))
                 continue
-            began = time.monotonic()
-            try:
-                version = self._watch(version, max(1, min(WATCH_SECONDS, round(left))))
-            except ExpiredError:
-                raise
-            except ApiError as error:
-                self._failed(error)
-                continue
-            self._answered()
-            if time.monotonic() - began < HEALTHY_SECONDS:
-                self.stop.wait(self._backoff.next())
-            else:
-                self._backoff.reset()
+            backoff.reset()
+            self._outage.answered("list")
+            if not self._available:
+                self._available = True
+                log.info("collection is available", path=self._path)
+            with self._shared:
+                self._listed = version, time.monotonic()
+                # An event that came meanwhile may be newer than the list. Otherwise the list's version is the one to
+                # resume from, even if it is older: then the server's state was restored from a backup.
+                if self._version in (None, before):
+                    self._version = version
+                self._relist = False
+                self._shared.notify_all()
+            self._wait_for_poll()
 
     def _list(self) -> str:
-        """Reads the whole collection, page by page; returns the version to watch from."""
-        items: list[objects.Object] = []
-        malformed: set[objects.Key] = set()
+        """Reads the whole collection, page by page; returns its version."""
+        self._post(self._mirror.list_began)
+        deadline = time.monotonic() + self._limits.list_total
+        items: list[meta.Object] = []
+        malformed: set[meta.Key] = set()
         query = {"limit": str(PAGE_SIZE)}
         while True:
-            try:
-                body = self.api.get(self.path, query)
-            except ExpiredError as error:
-                if "continue" in query:
-                    raise
-                # Nothing that is asked for here can be too old: the server is out of order.
-                raise ApiError(str(error), status=error.status) from error
-            page = objects.decode(body, objects.Page)
+            page = meta.decode(self._get_page(query, deadline), meta.Page)
             for raw in page.items or ():
                 item = self._decode(raw, malformed)
                 if item is not None:
@@ -144,82 +138,208 @@ class Reflector:
             if not page.metadata.continue_:
                 break
             query["continue"] = page.metadata.continue_
-        metrics.lists.labels(self.kind.__name__).inc()
-        self.sink.listed(items, malformed)
-        return page.metadata.resource_version
+        metrics.lists.labels(self._kind.name).inc()
+        version = page.metadata.resource_version
+        self._post(partial(self._mirror.listed, version, items, malformed, time.monotonic()))
+        return version
 
-    def _watch(self, version: str, seconds: int) -> str:
-        """Applies events until the server ends the watch; returns the version to go on from."""
+    def _get_page(self, query: dict[str, str], deadline: float) -> bytes:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise ApiError(f"the list was not complete after {self._limits.list_total:.0f} s")
+        try:
+            return self._api.get(self._path, query, within=left)
+        except ExpiredError as error:
+            if "continue" in query:
+                raise
+            # Nothing in the first request of a list can be too old: the server is out of order.
+            raise ApiError(str(error), status=error.status) from error
+
+    def _list_failed(self, error: ApiError | MalformedObjectError) -> None:
+        if isinstance(error, ExpiredError):
+            self._count("expired")
+            log.info("list took too long and its continue token expired; listing again", path=self._path)
+        else:
+            self._failed("list", error)
+
+    def _says_unavailable(self, error: Exception) -> bool:
+        """Whether the error means that there is no such collection for us, which is no outage if it is optional."""
+        refused = isinstance(error, ApiError) and error.status in (_FORBIDDEN, _NOT_FOUND)
+        return refused and not self._kind.required
+
+    def _note_unavailable(self, reason: str) -> None:
+        self._post(partial(self._mirror.unavailable, time.monotonic()))
+        self._outage.answered("list")
+        if self._available:
+            self._available = False
+            log.info(
+                "collection is not available; using it as soon as it is",
+                path=self._path,
+                reason=reason,
+                hint=f"install its definition, and grant get, list and watch on {self._kind.plural}",
+            )
+
+    def _wait_for_poll(self) -> None:
+        # Jitter, so that the replicas of a control plane do not poll in step.
+        seconds = self._poll_interval * random.uniform(0.9, 1.0)  # noqa: S311 - spreads load, protects nothing
+        with self._shared:
+            self._shared.wait_for(lambda: self._relist or self._stopped, seconds)
+            self._relist = False
+
+    # -- Watches ----------------------------------------------------------------------------------
+
+    def run_watches(self) -> None:
+        """Watches from the version of the first list on, until it is stopped."""
+        backoff = Backoff(self._limits.first_backoff, self._limits.last_backoff)
+        while (version := self._wait_for_version()) is not None:
+            attempt = _Attempt()
+            error: ApiError | MalformedObjectError | None = None
+            began = time.monotonic()
+            try:
+                self._watch(version, attempt)
+            except (ApiError, MalformedObjectError) as caught:
+                error = caught
+            lasted = time.monotonic() - attempt.opened
+            if attempt.delivered or lasted >= self._limits.watch_healthy:
+                # However it ended, it may go on at once.
+                self._outage.answered("watch")
+                backoff.reset()
+                pause = began + self._limits.watch_gap - time.monotonic()
+                if error is not None and not isinstance(error, ExpiredError):
+                    self._count("cut")
+                    log.debug("watch was cut; watching again", path=self._path, reason=str(error))
+            elif error is None:
+                self._outage.answered("watch")
+                pause = backoff.next()
+            elif isinstance(error, ExpiredError):
+                # Normal for a version that was not used for long. A server that says so of a list's version at once
+                # would be listed in a loop.
+                pause = backoff.next() if self._is_fresh(version) else 0
+            elif self._says_unavailable(error):
+                self._outage.answered("watch")
+                self._forget_version(relist=False)
+                continue
+            else:
+                self._failed("watch", error)
+                pause = self._pause(backoff, error)
+            self._sleep(pause)
+            if isinstance(error, ExpiredError):
+                self._count("expired")
+                log.info("version of the watch expired; listing again", path=self._path, reason=str(error))
+                self._forget_version(relist=True)
+
+    def _watch(self, version: str, attempt: _Attempt) -> None:
+        """Posts events until the watch ends; keeps the version to resume from."""
+        limits = self._limits
+        # Jitter, so that many watches that began together do not end together.
+        asked = max(1, round(limits.watch_seconds * random.uniform(0.9, 1.0)))  # noqa: S311 - as above
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
-            "timeoutSeconds": str(seconds),
+            "timeoutSeconds": str(asked),
         }
-        for line in self.api.lines(self.path, query, silence=min(SILENCE, seconds + WATCH_GRACE)):
-            event = objects.decode(line, objects.WatchEvent)
-            metrics.events.labels(self.kind.__name__, event.type if event.type in _EVENTS else "other").inc()
-            if event.type == "ERROR":
-                status = objects.decode(event.object, objects.Status)
-                error = ExpiredError if status.code == 410 else ApiError  # noqa: PLR2004 - Gone
-                raise error(f"{status.code} {status.message}", status=status.code)
-            if event.type in ("ADDED", "MODIFIED"):
-                item = self._decode(event.object, set())
-                if item is not None:
-                    self.sink.put(item)
-            elif event.type == "DELETED":
-                key = objects.key_of(event.object)
-                if key is not None:
-                    self.sink.removed(key)
-            self.sink.confirmed()
-            version = objects.decode(event.object, objects.Bookmark).metadata.resource_version or version
-            if self.stop.is_set():
-                break
-        self.sink.confirmed()
-        return version
+        with self._api.watch(self._path, query, seconds=asked + limits.watch_grace) as lines:
+            attempt.opened = time.monotonic()
+            with self._answered_if_it_lasts():
+                for line in lines:
+                    self._apply(line)
+                    if not attempt.delivered:
+                        attempt.delivered = True
+                        self._outage.answered("watch")
+                    if self._stopped:
+                        return
+        self._post(partial(self._mirror.confirm, time.monotonic()))
 
-    def _decode(self, raw: msgspec.Raw, malformed: set[objects.Key]) -> objects.Object | None:
-        """An object, or None if it is malformed: then it alone is left out, and what was known of it stays."""
+    def _apply(self, line: bytes) -> None:
+        """Posts one event."""
+        event = meta.decode(line, meta.WatchEvent)
+        metrics.events.labels(self._kind.name, event.type if event.type in _EVENTS else "other").inc()
+        if event.type == "ERROR":
+            status = meta.decode(event.object, meta.Status)
+            error = ExpiredError if status.code == _GONE else ApiError
+            raise error(f"{status.code} {status.message}", status=status.code)
+        version = meta.decode(event.object, meta.Versioned).metadata.resource_version
+        now = time.monotonic()
+        if event.type in ("ADDED", "MODIFIED") and (item := self._decode(event.object, set())) is not None:
+            self._post(partial(self._mirror.changed, version, meta.key(item), item, now))
+        elif event.type == "DELETED" and (key := meta.key_of(event.object)) is not None:
+            self._post(partial(self._mirror.changed, version, key, None, now))
+        else:
+            self._post(partial(self._mirror.confirm, now))
+        if version:
+            with self._shared:
+                self._version = version
+
+    @contextmanager
+    def _answered_if_it_lasts(self) -> Iterator[None]:
+        """Ends an outage once the watch has lasted, even if it has nothing to deliver."""
+        if not self._outage.includes("watch"):
+            yield
+            return
+        timer = threading.Timer(self._limits.watch_healthy, self._outage.answered, ["watch"])
+        timer.daemon = True
+        timer.start()
         try:
-            return objects.decode(raw, self.kind)
+            yield
+        finally:
+            timer.cancel()
+
+    def _wait_for_version(self) -> str | None:
+        """Waits for a version to watch from; None if it is stopped."""
+        with self._shared:
+            self._shared.wait_for(lambda: self._version is not None or self._stopped)
+            return None if self._stopped else self._version
+
+    def _forget_version(self, *, relist: bool) -> None:
+        """Watches no more before the next list, which is due at once or at the next poll."""
+        with self._shared:
+            self._version = None
+            self._relist = self._relist or relist
+            self._shared.notify_all()
+
+    def _is_fresh(self, version: str) -> bool:
+        """Whether a list said only now that this is the version."""
+        with self._shared:
+            listed, at = self._listed or ("", 0.0)
+        return version == listed and time.monotonic() - at < self._limits.watch_healthy
+
+    # -- Both -------------------------------------------------------------------------------------
+
+    def _decode(self, raw: msgspec.Raw, malformed: set[meta.Key]) -> meta.Object | None:
+        """Returns an object, or None if it is malformed: it alone is skipped, and what was known of it stays."""
+        try:
+            return meta.decode(raw, self._kind.type)
         except MalformedObjectError as error:
-            key = objects.key_of(raw)
+            key = meta.key_of(raw)
             if key is not None:
                 malformed.add(key)
-            metrics.malformed.labels(self.kind.__name__).inc()
-            where = "/".join(key) if key else "without a name"
-            log.warning("object is malformed", kind=self.kind.__name__, object=where, reason=str(error))
+            metrics.malformed.labels(self._kind.name).inc()
+            log.warning(
+                "object is malformed; it stays as it was last understood",
+                kind=self._kind.name,
+                object="/".join(key) if key else "without a name",
+                reason=str(error),
+            )
             return None
 
-    def _failed(self, error: ApiError | MalformedObjectError) -> None:
-        """Logs the start of an outage, and a reminder now and then; waits."""
-        now = time.monotonic()
+    def _failed(self, request: str, error: ApiError | MalformedObjectError) -> None:
         status = error.status if isinstance(error, ApiError) else 0
         self._count(str(status) if status else "unreachable" if isinstance(error, ApiError) else "malformed")
-        if self._failing_since is None:
-            self._failing_since, self._reminded = now, now
-            log.warning(
-                "the Kubernetes API does not answer as it should; what is known stays served",
-                path=self.path,
-                reason=str(error),
-                **({"mend": _MENDS[status]} if status in _MENDS else {}),
-            )
-        elif now - self._reminded >= REMIND_SECONDS:
-            self._reminded = now
-            seconds = round(now - self._failing_since)
-            log.warning("the Kubernetes API still fails", path=self.path, reason=str(error), seconds=seconds)
-        retry_after = error.retry_after if isinstance(error, ApiError) else 0
-        self.stop.wait(self._backoff.next(at_least=min(retry_after, MAX_RETRY_AFTER)))
+        hint = None
+        if status == 401:  # noqa: PLR2004 - Unauthorized
+            hint = "renew the credentials, or check the service account's token: they are not accepted"
+        elif status == _FORBIDDEN:
+            hint = f"grant get, list and watch on {self._kind.plural}, as k8s/base/xds-server does"
+        self._outage.failed(request, str(error), hint)
 
-    def _answered(self) -> None:
-        """Logs the end of an outage."""
-        if self._failing_since is not None:
-            seconds = round(time.monotonic() - self._failing_since)
-            log.info("the Kubernetes API answers again", path=self.path, seconds=seconds)
-            self._failing_since = None
+    def _pause(self, backoff: Backoff, error: ApiError | MalformedObjectError) -> float:
+        asked = error.retry_after if isinstance(error, ApiError) else 0
+        return backoff.next(at_least=min(asked, self._limits.retry_after))
 
     def _count(self, reason: str) -> None:
-        metrics.failures.labels(self.kind.__name__, reason).inc()
+        metrics.failures.labels(self._kind.name, reason).inc()
 
-
-_EVENTS = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
+    def _sleep(self, seconds: float) -> None:
+        with self._shared:
+            self._shared.wait_for(lambda: self._stopped, max(0, seconds))

@@ -1,37 +1,30 @@
-"""The state of the mesh from a Kubernetes API server: a reflector, in a thread, for each collection.
-
-The threads only read and decode; what they find is handed to the event loop, where the registry lives.
-"""
+"""The source that reads a Kubernetes API server: two threads for each collection, and a mirror in the event loop."""
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 import structlog
 
-from xds_server.discovery import objects
-from xds_server.discovery.api import Api
-from xds_server.discovery.reflector import Reflector
-from xds_server.discovery.registry import Changes, Collection, Registry
+from xds_server.kubernetes.api import Api
+from xds_server.kubernetes.limits import DEFAULT_LIMITS, Limits
+from xds_server.kubernetes.mirror import Mirror, Target
+from xds_server.kubernetes.reflector import Reflector
+from xds_server.objects.kinds import Collection
 
 log = structlog.get_logger()
 
-_RESOURCES: dict[type[objects.Service | objects.EndpointSlice], tuple[str, str]] = {
-    objects.Service: ("/api/v1", "services"),
-    objects.EndpointSlice: ("/apis/discovery.k8s.io/v1", "endpointslices"),
-}
-
 
 class KubernetesSource:
-    """Lists, polls and watches services and endpoint slices.
+    """Lists, polls and watches collections.
 
     Args:
-        publish: Takes the services that changed.
-        namespaces: The only ones to look at; none means all.
+        store: Where what is found is applied, in the event loop.
+        collections: What to read.
         poll_interval: Seconds from one list to the next.
         watch: Whether to watch in between.
+        limits: Deadlines and waits.
 
     Raises:
         ConfigurationError: There is no way to reach an API server.
@@ -39,101 +32,97 @@ class KubernetesSource:
 
     def __init__(
         self,
-        publish: Callable[[Changes], None],
+        store: Target,
+        collections: Iterable[Collection],
         *,
-        namespaces: Sequence[str],
         poll_interval: float,
         watch: bool,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._api = Api()
+        self._api = Api(limits)
+        self._mirrors = [Mirror(store, collection) for collection in dict.fromkeys(collections)]
         self._poll_interval = poll_interval
         self._watch = watch
-        self._collections: list[Collection] = [
-            (kind, namespace) for namespace in (namespaces or [""]) for kind in _RESOURCES
-        ]
-        self._confirmed: dict[Collection, float] = {}
-        self.registry = Registry(self._collections, publish)
+        self._limits = limits
 
     def age(self) -> float:
-        """Seconds since every collection was confirmed; infinite before the first time."""
-        if not self.registry.synced:
-            return float("inf")
-        return time.monotonic() - min(self._confirmed.values())
+        """Seconds since every collection was confirmed; infinite before the first time. For the event loop alone."""
+        return time.monotonic() - min(mirror.confirmed for mirror in self._mirrors)
 
     async def run(self) -> None:
-        """Starts the reflectors, and stops them when it is cancelled."""
+        """Runs the threads until it is cancelled. Raises if one of them raises or ends."""
         log.info(
             "discovering from Kubernetes",
             server=self._api.host,
             watch=self._watch,
             poll_interval=self._poll_interval,
         )
-        loop = asyncio.get_running_loop()
-        stop = threading.Event()
-        broken: asyncio.Future[None] = loop.create_future()
-
-        def mirror(reflector: Reflector) -> None:
-            """Runs a reflector; an error that it does not know must end the program, not its thread alone."""
-            try:
-                reflector.run()
-            except Exception as error:  # noqa: BLE001 - passed on
-                loop.call_soon_threadsafe(_break, broken, error)
-
-        for collection in self._collections:
-            kind, namespace = collection
-            group, plural = _RESOURCES[kind]
-            reflector = Reflector(
-                api=self._api,
-                path=f"{group}/namespaces/{namespace}/{plural}" if namespace else f"{group}/{plural}",
-                kind=kind,
-                sink=_LoopSink(loop, self.registry, collection, self._confirmed),
+        threads = _Threads(asyncio.get_running_loop())
+        reflectors = [
+            Reflector(
+                self._api,
+                mirror,
+                threads.post,
                 poll_interval=self._poll_interval,
-                watch=self._watch,
-                stop=stop,
+                limits=self._limits,
             )
-            # A daemon: a thread that waits for a silent API server must not keep the program from ending.
-            name = f"reflector {plural} {namespace}"
-            threading.Thread(target=mirror, args=(reflector,), name=name, daemon=True).start()
+            for mirror in self._mirrors
+        ]
+        for reflector, mirror in zip(reflectors, self._mirrors, strict=True):
+            kind, namespace = mirror.collection
+            name = f"{kind.plural} {namespace}".strip()
+            threads.start(f"lists {name}", reflector.run_lists)
+            if self._watch:
+                threads.start(f"watches {name}", reflector.run_watches)
         try:
-            await broken
+            await threads.broken
         finally:
-            stop.set()
+            for reflector in reflectors:
+                reflector.stop()
 
 
-def _break(broken: asyncio.Future[None], error: Exception) -> None:
-    if not broken.done():
-        broken.set_exception(error)
+class _Threads:
+    """Threads that never end by themselves, and their way into the event loop.
 
+    Attributes:
+        broken: Raises if a thread ended, or if what it posted could not be applied.
+    """
 
-@dataclass(frozen=True, slots=True)
-class _LoopSink:
-    """Takes a reflector's findings over into the event loop, in order."""
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.broken: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
 
-    loop: asyncio.AbstractEventLoop
-    registry: Registry
-    collection: Collection
-    times: dict[Collection, float]
+    def start(self, name: str, run: Callable[[], None]) -> None:
+        """Starts a thread."""
+        # A daemon: a thread that waits for a silent API server must not keep the program from ending.
+        threading.Thread(target=self._run, args=(name, run), name=name, daemon=True).start()
 
-    def listed(self, items: list[objects.Object], malformed: set[objects.Key]) -> None:
-        self._post(self._replace, items, malformed)
-        self.confirmed()
+    def post(self, call: Callable[[], None]) -> None:
+        """Calls something in the event loop, in the order of the posts."""
+        self._call(self._apply, call)
 
-    def put(self, item: objects.Object) -> None:
-        self._post(self.registry.put, self.collection, item)
-
-    def removed(self, key: objects.Key) -> None:
-        self._post(self.registry.remove, self.collection, key)
-
-    def confirmed(self) -> None:
-        self.times[self.collection] = time.monotonic()
-
-    def _replace(self, items: list[objects.Object], malformed: set[objects.Key]) -> None:
-        # An object that can't be understood any more stays as it was last understood.
-        kept = (self.registry.get(self.collection, key) for key in malformed)
-        self.registry.replace({self.collection: [*items, *(item for item in kept if item is not None)]})
-
-    def _post(self, call: Callable[..., None], *args: object) -> None:
+    def _run(self, name: str, run: Callable[[], None]) -> None:
         try:
-            self.loop.call_soon_threadsafe(call, *args)
+            run()
+            error: Exception = RuntimeError(f"the thread that {name} ended")
+        except Exception as raised:  # noqa: BLE001 - passed on
+            error = raised
+        self._call(self._break, error)
+
+    def _apply(self, call: Callable[[], None]) -> None:
+        if self.broken.done():
+            return
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - passed on
+            self._break(error)
+
+    def _break(self, error: Exception) -> None:
+        if not self.broken.done():
+            self.broken.set_exception(error)
+
+    def _call(self, call: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError:
-            log.debug("the program is ending")
+            log.debug("event loop is closed; the program is ending")

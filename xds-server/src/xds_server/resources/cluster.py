@@ -6,22 +6,28 @@ from envoy.extensions.load_balancing_policies.round_robin.v3 import round_robin_
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2 as protocol_options_pb2
 from google.protobuf import any_pb2
 
+from xds_server.model.service import PortName
+from xds_server.resources.lookup import Lookup
+from xds_server.resources.names import exists
 from xds_server.resources.types import Resource, serialise
 
 PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 """The key that Envoy looks for."""
 
 
-def build(name: str) -> Resource:
-    """A Cluster whose requests go round all endpoints alike, whatever their zones.
+def build(port: PortName, lookup: Lookup) -> Resource | None:
+    """Builds a Cluster whose requests are balanced over all endpoints alike, whatever their zones.
 
-    ``lb_policy: ROUND_ROBIN`` alone would mean to pick a locality by weight first and to go round inside it, so that
-    replies would not alternate over two zones; a bare RoundRobin in ``load_balancing_policy`` (gRFC A52) goes round
-    them all, and clients that do not know that field yet use the former.
+    ``lb_policy: ROUND_ROBIN`` alone would pick a locality by weight first and go round inside it, so that replies would
+    not alternate over two zones. A bare RoundRobin in ``load_balancing_policy`` (gRFC A52) goes round all endpoints;
+    clients that do not know that field yet use ``lb_policy``.
     """
+    if not exists(port, lookup):
+        return None
+    name = str(port)
     policy = any_pb2.Any()
     policy.Pack(round_robin_pb2.RoundRobin(), deterministic=True)
-    # gRPC speaks HTTP/2 anyway; Envoy speaks HTTP/1.1 to a cluster that does not say otherwise.
+    # gRPC always speaks HTTP/2; Envoy speaks HTTP/1.1 to a cluster without this option.
     http2 = protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
         http2_protocol_options=protocol_pb2.Http2ProtocolOptions()
     )

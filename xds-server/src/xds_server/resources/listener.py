@@ -1,4 +1,4 @@
-"""Listener: the root of what a client asks for. It says where the routes are."""
+"""Listener: the first resource that a client subscribes to. It refers to the routes."""
 
 from envoy.config.core.v3 import config_source_pb2
 from envoy.config.listener.v3 import api_listener_pb2, listener_pb2
@@ -8,18 +8,25 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from google.protobuf import any_pb2
 
+from xds_server.resources.lookup import Lookup
+from xds_server.resources.names import Spelling, resolve
 from xds_server.resources.types import Resource, serialise
 
 
-def build(name: str, route: str) -> Resource:
-    """A Listener for gRPC clients.
+def build(name: str, spelling: Spelling, lookup: Lookup) -> Resource | None:
+    """Builds the Listener for gRPC clients.
 
     Args:
-        name: As the client asked for it, byte for byte: clients drop a Listener of another name (gRFC A27).
-        route: Name of the RouteConfiguration.
+        name: As the client spells it, byte for byte: clients ignore a Listener with another name (gRFC A27).
+        spelling: The same, parsed.
+        lookup: Where to find the service that is meant.
     """
+    port = resolve(spelling, lookup)
+    if port is None:
+        return None
+    route = str(port)
     manager = manager_pb2.HttpConnectionManager(
-        # gRPC ignores the prefix; Envoy insists on one.
+        # gRPC ignores the prefix; Envoy requires one.
         stat_prefix=route,
         rds=manager_pb2.Rds(
             config_source=config_source_pb2.ConfigSource(
@@ -27,7 +34,7 @@ def build(name: str, route: str) -> Resource:
             ),
             route_config_name=route,
         ),
-        # The last filter must be the router, or the Listener is refused (gRFC A39).
+        # The last filter must be the router, or clients reject the Listener (gRFC A39).
         http_filters=[manager_pb2.HttpFilter(name="router", typed_config=_pack(router_pb2.Router()))],
     )
     listener = listener_pb2.Listener(

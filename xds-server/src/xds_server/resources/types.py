@@ -1,4 +1,4 @@
-"""The four types that gRPC clients ask for, and what they have in common."""
+"""The four types that gRPC clients subscribe to, and what resources of all types have in common."""
 
 import enum
 import hashlib
@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 class ResourceType(enum.Enum):
     """A type; the value is its type URL. Declared in the order in which changes are sent.
 
-    What a resource names goes out before it: make before break.
+    A resource is sent before the one that refers to it: make before break.
     https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#eventual-consistency-considerations
     """
 
@@ -19,7 +19,7 @@ class ResourceType(enum.Enum):
     LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
     ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
-    # Enum members are used as dictionary keys on every request; their identity is enough.
+    # Members are dictionary keys on every request; hashing their identity is enough.
     __hash__ = object.__hash__
 
     @property
@@ -29,7 +29,7 @@ class ResourceType(enum.Enum):
 
     @property
     def is_full_state(self) -> bool:
-        """Whether a response must hold all that the client subscribes to, because what is missing counts as deleted.
+        """Whether a response must contain every subscribed resource, because clients treat a missing one as deleted.
 
         https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#grouping-resources-into-responses
         """
@@ -44,8 +44,15 @@ _LABELS = {
 }
 
 
+class Key(NamedTuple):
+    """What a client subscribes to: a name of one type. For different clients it may be different resources."""
+
+    type: ResourceType
+    name: str
+
+
 class Resource(NamedTuple):
-    """A resource, serialised once for everybody.
+    """A resource, serialised once for all clients that get the same.
 
     Attributes:
         name: Unique within its type.

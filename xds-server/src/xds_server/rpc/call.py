@@ -1,19 +1,24 @@
 """The interface of one bidirectional call whose messages are bytes, and of whoever handles it."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVarTuple
 
 import grpc
 
+Arguments = TypeVarTuple("Arguments")
+
 
 class Handler(Protocol):
-    """Handles one call. Each method is called from one of grpc's threads, one event after another; must not block."""
+    """Handles one call. Its methods are called from grpc's threads, one event after another; they must not block.
+
+    After ``Call.end`` or ``Call.cancel`` only ``written`` and ``ended`` are called.
+    """
 
     def received(self, message: bytes) -> None:
         """The client sent a message."""
 
     def finished(self) -> None:
-        """The client will send no more messages."""
+        """The client will send no more messages: it said so, or the call is about to end."""
 
     def written(self) -> None:
         """The last message was passed on to the network: the next one may be written."""
@@ -43,22 +48,25 @@ class Call(Protocol):
         """Ends the call with a status, after what was written. The first end counts."""
 
     def cancel(self) -> None:
-        """Ends the call at once, dropping a message that the client does not read."""
+        """Ends the call at once, dropping a message that the client does not read. Also works after ``end``."""
 
-    def guard(self, step: Callable[..., None], *args: bytes) -> None:
+    def guard(self, step: Callable[[*Arguments], None], *args: *Arguments) -> None:
         """Runs a step of the handler. An error in it ends this call alone, with status INTERNAL."""
 
 
 class Transport(Protocol):
-    """One implementation of calls.
+    """One implementation of calls."""
 
-    Attributes:
-        name: For the log and metrics.
-        server_threads: How many threads the server's own pool needs.
-    """
+    @property
+    def name(self) -> str:
+        """The name for logs and metrics."""
 
-    name: str
-    server_threads: int
+    @property
+    def server_threads(self) -> int:
+        """How many threads of the server's own pool all calls need together; 0 if they need none."""
 
     def method(self, opened: Callable[[Call], None]) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        """A method handler that passes each new call to ``opened``, from one thread at a time."""
+        """Returns a method handler that passes each new call to ``opened``, one call at a time.
+
+        ``opened`` either serves the call or ends it; an error in it ends the call with status INTERNAL.
+        """

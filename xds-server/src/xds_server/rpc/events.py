@@ -1,144 +1,124 @@
-"""One call of grpc's server, driven by what happens to it rather than by a thread or a task of its own.
+"""Calls that start their operations on grpc's completion queue: no thread and no task of their own.
 
-A control plane has thousands of calls open that say something now and then. grpc's public ways to serve them cost two
-threads for each, or nearly twice the CPU: asyncio is woken through a socket, a future and a coroutine for every message
-(docs/benchmarks.md has the figures). Below both is one queue of completed operations, and one thread of grpc's own
-that calls whoever waits for each. Here the operations of a call are started on that queue directly.
+A control plane has thousands of calls open that say something now and then. grpc's public ways to serve them from
+Python cost two threads for each call, or nearly twice the CPU: asyncio is woken through a socket, a future and a
+coroutine for every message (docs/benchmarks.md has the figures). Both stand on the same base, which this module uses
+directly:
 
-This module is all that knows how: a method with ``experimental_non_blocking`` is given a function to end its call with;
-``_rpc_event.call`` of its context starts operations of ``cygrpc``; when one has completed, grpc's thread calls what was
-given with it. Another ``experimental_thread_pool`` keeps new calls apart from methods that block. It knows nothing of
-xDS.
+- C-core, the library under grpc, does one *batch* of operations of a call at a time for each direction: receive a
+  message, send a message, send the status. ``start_server_batch`` starts one and returns at once.
+- A completed batch is an event on the server's *completion queue*. One thread of grpc's, ``_serve`` in
+  ``grpc/_server.py``, takes every event and calls the function that was given with the batch. That function is where
+  ``Handler.received`` and ``Handler.written`` are called, so an error must never leave it: it would end that thread.
+- grpc calls a method with the attribute ``experimental_non_blocking`` with a third argument, a function that sends the
+  status, and does not wait for responses. Otherwise the method would keep a thread until its call ends.
+- grpc runs a method with the attribute ``experimental_thread_pool`` in that pool. One thread opens all calls, so that
+  they never wait for methods that block a thread of the server's own pool.
+
+The end of a call is known by the public ``add_callback``. None of the rest is public: the two attributes,
+``context._rpc_event.call`` and ``cygrpc``. ``choice`` tests it when the program starts.
 """
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
-import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
-log = structlog.get_logger()
+from xds_server.rpc.base import BaseCall
+from xds_server.rpc.call import Call
 
 _NO_FLAGS = 0
-_GO_ON: tuple[None, tuple[()]] = (None, ())
-"""What grpc's thread expects of whoever takes an event: no call is over, nobody else is to be told."""
+_CONTINUE: tuple[None, tuple[()]] = (None, ())
+"""What grpc's thread expects from the function of a batch: no call is over, and no callback is due."""
 
 
-class Handler(Protocol):
-    """Whoever handles a call. Told by grpc's threads, of one event after another; must not block."""
-
-    def received(self, message: bytes) -> None:
-        """Takes a message of the client."""
-
-    def finished(self) -> None:
-        """The client has nothing more to say."""
-
-    def written(self) -> None:
-        """What was written last is on its way: the next message may be written."""
-
-    def ended(self) -> None:
-        """The call is over, however that came; nothing more is told."""
+class StartError(Exception):
+    """C-core did not start an operation; the text has its ``grpc_call_error``, as in ``cygrpc.CallError``."""
 
 
-class Call:
-    """A bidirectional call, as grpc gives it to a method.
+class EventCall(BaseCall):
+    """A call driven by completed operations.
 
     Args:
         context: The method's second argument.
-        respond: Its third.
-
-    Attributes:
-        peer: The client's address.
+        respond: Its third, which sends the status when it is called with None.
     """
 
     def __init__(self, context: grpc.ServicerContext, respond: Callable[[None], None]) -> None:
-        self._context = context
+        super().__init__(context)
         self._respond = respond
         self._core: Any = context._rpc_event.call  # type: ignore[attr-defined] # noqa: SLF001
-        self._handler: Handler | None = None
-        self._end = threading.Lock()
-        self.peer = context.peer()
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether it was ended from here."""
-        return self._end.locked()
-
-    def serve(self, handler: Handler) -> None:
-        """Tells the handler of everything from now on."""
-        self._handler = handler
-        if self._context.add_callback(self._over):
-            self._context.send_initial_metadata(())
-            self._read()
-        else:
-            self._over()
 
     def write(self, message: bytes) -> None:
-        """Writes a message. Only one at a time, and none after the end: grpc would drop it without a word."""
-        self._core.start_server_batch((cygrpc.SendMessageOperation(message, _NO_FLAGS),), self._on_written)
+        """Writes a message. If C-core does not start that, the call ends with status INTERNAL."""
+        self.guard(self._send, message)
 
-    def end(self, code: grpc.StatusCode, details: str) -> None:
-        """Ends the call with a status, after what was written; the first end counts."""
-        if self._end.acquire(blocking=False):
-            self._context.set_code(code)
-            self._context.set_details(details)
-            self._respond(None)
-
-    def cancel(self) -> None:
-        """Ends the call at once, with what is being written."""
-        self._end.acquire(blocking=False)
-        self._context.cancel()
-
-    def guard(self, step: Callable[..., None], *args: bytes) -> None:
-        """Takes a step of the handler's. An error in it ends this call, and not the thread that serves them all."""
+    def _start(self) -> None:
         try:
-            step(*args)
-        except Exception:
-            log.exception("a stream ends because of an error in the server", peer=self.peer)
-            self.end(grpc.StatusCode.INTERNAL, "an error in the server; its log says more")
+            self._context.send_initial_metadata(())
+        except grpc.RpcError:
+            return  # The client has cancelled the call: the callback tells the handler.
+        self.guard(self._receive)
 
-    def _read(self) -> None:
-        self._core.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_read)
+    def _finish(self) -> None:
+        self._respond(None)
 
-    def _on_read(self, event: Any) -> tuple[None, tuple[()]]:
+    def _send(self, message: bytes) -> None:
+        self._begin(cygrpc.SendMessageOperation(message, _NO_FLAGS), self._on_sent)
+
+    def _receive(self) -> None:
+        self._begin(cygrpc.ReceiveMessageOperation(_NO_FLAGS), self._on_received)
+
+    def _begin(self, operation: Any, completed: Callable[[Any], tuple[None, tuple[()]]]) -> None:
+        """Starts an operation. C-core reports no event for one that did not start."""
+        error = self._core.start_server_batch((operation,), completed)
+        if error != cygrpc.CallError.ok:
+            raise StartError(f"{type(operation).__name__} did not start: grpc_call_error {error}")
+
+    def _on_received(self, event: Any) -> tuple[None, tuple[()]]:
+        self.guard(self._take, event)
+        return _CONTINUE
+
+    def _take(self, event: Any) -> None:
         message = event.batch_operations[0].message()
         handler = self._handler
-        if handler is not None and message is None:
-            self.guard(handler.finished)
-        elif handler is not None and not self.is_ending:
-            self.guard(handler.received, message)
-            self.guard(self._read)
-        return _GO_ON
+        if handler is None or self.is_ending:
+            return
+        if message is None:
+            handler.finished()
+            return
+        handler.received(message)
+        if not self.is_ending:
+            self._receive()
 
-    def _on_written(self, event: Any) -> tuple[None, tuple[()]]:
+    def _on_sent(self, event: Any) -> tuple[None, tuple[()]]:
+        self.guard(self._sent, event)
+        return _CONTINUE
+
+    def _sent(self, event: Any) -> None:
         handler = self._handler
         if handler is not None and event.success:
-            self.guard(handler.written)
-        return _GO_ON
-
-    def _over(self) -> None:
-        """Parts from the handler, so that neither waits for the garbage collector."""
-        handler, self._handler = self._handler, None
-        if handler is not None:
-            handler.ended()
+            handler.written()
 
 
-def method_handler(
-    opened: Callable[[Call], None], threads: ThreadPoolExecutor
-) -> "grpc.RpcMethodHandler[bytes, bytes]":
-    """A handler for calls whose messages are bytes.
+class EventTransport:
+    """Serves calls by their completed operations."""
 
-    Args:
-        opened: Takes each new call.
-        threads: Where that happens. Not those of methods that block, which would keep new calls waiting.
-    """
+    name = "events"
+    server_threads = 0
 
-    def behavior(_: object, context: grpc.ServicerContext, respond: Callable[[None], None]) -> None:
-        opened(Call(context, respond))
+    def __init__(self) -> None:
+        self._opening = ThreadPoolExecutor(1, thread_name_prefix="opens calls")
 
-    behavior.experimental_non_blocking = True  # type: ignore[attr-defined]
-    behavior.experimental_thread_pool = threads  # type: ignore[attr-defined]
-    return grpc.stream_stream_rpc_method_handler(behavior)
+    def method(self, opened: Callable[[Call], None]) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """Returns a method handler that passes each new call to ``opened``, from the one thread for that."""
+
+        def behavior(_: object, context: grpc.ServicerContext, respond: Callable[[None], None]) -> None:
+            call = EventCall(context, respond)
+            call.guard(opened, call)
+
+        behavior.experimental_non_blocking = True  # type: ignore[attr-defined]
+        behavior.experimental_thread_pool = self._opening  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(behavior)

@@ -1,0 +1,94 @@
+"""Whether ADS itself answers, end to end.
+
+All streams are served by parts of grpc that nothing in this process can look into, so the probe opens a stream as a
+client does, subscribes to a resource that exists, and waits for it. Before the first sync no client may be answered;
+then the probe checks that a request reaches a session, by one that every session refuses.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import structlog
+from envoy.service.discovery.v3 import discovery_pb2
+
+from xds_server.resources.types import ResourceType
+
+log = structlog.get_logger()
+
+PROBE_TIMEOUT = 3.0
+"""Seconds; less than kubelet waits for an answer."""
+
+
+class AdsProbe:
+    """Asks ADS as a client does.
+
+    Args:
+        address: Where the server is reached from this process.
+        method: The path of the method.
+        node: The node id that the probe's streams carry.
+        find_name: Returns the name of a Cluster that exists, or None if there is none or nothing is synced yet.
+        timeout: How long an answer may take, in seconds.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        method: str,
+        *,
+        node: str,
+        find_name: Callable[[], str | None],
+        timeout: float = PROBE_TIMEOUT,
+    ) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),))
+        self._method = self._channel.stream_stream(
+            method,
+            request_serializer=discovery_pb2.DiscoveryRequest.SerializeToString,
+            response_deserializer=discovery_pb2.DiscoveryResponse.FromString,
+        )
+        self._node = node
+        self._find_name = find_name
+        self._timeout = timeout
+        self._running: asyncio.Task[bool] | None = None
+
+    async def answers(self) -> bool:
+        """Whether ADS answers in time. Callers at the same time share one attempt."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._ask(), name="ADS probe")
+        return await asyncio.shield(self._running)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._running is not None:
+            self._running.cancel()
+        await self._channel.close()
+
+    async def _ask(self) -> bool:
+        name = self._find_name()
+        request = discovery_pb2.DiscoveryRequest()
+        request.node.id = self._node
+        if name is not None:
+            request.type_url = ResourceType.CLUSTER.value
+            request.resource_names.append(name)
+        stream = self._method(timeout=self._timeout, wait_for_ready=True)
+        try:
+            await stream.write(request)
+            if name is None:
+                # A request without a type is refused by the session, before and after the first sync.
+                code = await stream.code()
+                return self._judge(code is grpc.StatusCode.INVALID_ARGUMENT, code, await stream.details())
+            response = await stream.read()
+            if response is grpc.aio.EOF:
+                return self._judge(False, await stream.code(), await stream.details())
+            await stream.done_writing()
+            code = await stream.code()
+            return self._judge(code is grpc.StatusCode.OK, code, await stream.details())
+        except grpc.aio.AioRpcError as error:
+            return self._judge(False, error.code(), error.details())
+        finally:
+            stream.cancel()
+
+    def _judge(self, is_alive: bool, code: grpc.StatusCode, details: str | None) -> bool:
+        if not is_alive:
+            log.warning("ADS does not answer its probe", code=code.name, reason=details)
+        return is_alive

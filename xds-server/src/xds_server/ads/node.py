@@ -1,0 +1,57 @@
+"""What a client says of itself in the first request of a stream. Pure."""
+
+from typing import Any, NamedTuple
+
+from xds_server.errors import InvalidRequestError
+from xds_server.model.client import Client
+
+MAX_NODE_BYTES = 16_384
+"""Of the encoded node, which is kept for as long as its stream. gRPC clients send some 300 bytes."""
+DEFAULT_NAMESPACE = "default"
+
+
+class Node(NamedTuple):
+    """A client as it describes itself.
+
+    Attributes:
+        id: Any text; two clients may have the same.
+        user_agent: Name and version of its gRPC library.
+        client: What resources may depend on.
+        encoded: The whole description, serialised, for tools that ask for it.
+    """
+
+    id: str
+    user_agent: str
+    client: Client
+    encoded: bytes
+
+
+UNKNOWN = Node("", "", Client(DEFAULT_NAMESPACE), b"")
+
+
+def read(node: Any) -> Node:
+    """Reads an ``envoy.config.core.v3.Node``.
+
+    Raises:
+        InvalidRequestError: It is too large.
+    """
+    size = node.ByteSize()
+    if size > MAX_NODE_BYTES:
+        raise InvalidRequestError(f"the node has {size} bytes; at most {MAX_NODE_BYTES} are allowed")
+    metadata = node.metadata.fields
+    return Node(
+        node.id,
+        f"{node.user_agent_name} {node.user_agent_version}".strip(),
+        Client(
+            namespace=_text(metadata, "NAMESPACE") or DEFAULT_NAMESPACE,
+            zone=node.locality.zone,
+            node=_text(metadata, "NODE_NAME"),
+        ),
+        node.SerializeToString(),
+    )
+
+
+def _text(metadata: Any, name: str) -> str:
+    """A field of the node's metadata; empty if it is missing. Reading a missing field would create it."""
+    text: str = metadata[name].string_value if name in metadata else ""
+    return text

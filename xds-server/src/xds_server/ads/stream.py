@@ -1,0 +1,253 @@
+"""One ADS stream: its session, its call, and when responses may be written.
+
+Called by grpc's threads for what comes from the client, and by the event loop for what comes from discovery. Whoever
+calls a method of the session holds the cache's lock.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
+
+from xds_server import metrics
+from xds_server.ads.limits import Allowance
+from xds_server.ads.session import Outcome, RequestKind, Response, Session
+from xds_server.cache.cache import Cache
+from xds_server.client_log import ClientLog
+from xds_server.errors import ExhaustedError, InvalidRequestError, RequestError
+from xds_server.rpc.call import Call
+
+MAX_NAMES_LOGGED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When responses are written, in seconds.
+
+    Attributes:
+        gather: How long changes are gathered after a response: no stream is sent changes more often than that.
+        write_timeout: How long a client may leave a response unread before its stream is closed.
+    """
+
+    gather: float = 0.1
+    write_timeout: float = 30.0
+
+
+class Stream:
+    """One stream.
+
+    Args:
+        number: Identifies the stream for people.
+        call: The call that carries it.
+        cache: Where the session finds resources.
+        allowance: Bounds what the stream may hold.
+        pace: When responses are written.
+        loop: The event loop that publishes changes.
+        log: For lines that the client causes.
+        probe_node: The node id of this server's own probe, whose streams are not logged.
+        closed: Called with the number at the end.
+
+    Attributes:
+        writing_since: When the response that is being written was passed to grpc; infinite if none is.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        call: Call,
+        *,
+        cache: Cache,
+        allowance: Allowance,
+        pace: Pace,
+        loop: asyncio.AbstractEventLoop,
+        log: ClientLog,
+        probe_node: str,
+        closed: Callable[[int], None],
+    ) -> None:
+        self.number = number
+        self.call = call
+        self.session = Session(cache, allowance, self._flush)
+        self.writing_since = float("inf")
+        self.is_probe = False
+        self._log = log.bind(stream=number)
+        self._debugging = self._log.debugging
+        self._cache = cache
+        self._pace = pace
+        self._loop = loop
+        self._probe_node = probe_node
+        self._closed = closed
+        self._is_known = False
+        self._is_due = False
+        self._round: list[Response] = []
+        self._quiet_until = 0.0
+        self._is_waiting = False
+
+    # ---- from the call ----
+
+    def received(self, message: bytes) -> None:
+        """Applies a request, and writes what it asks for without delay."""
+        with self._cache.lock:
+            try:
+                request = _decode(message)
+                outcome = self.session.request(request)
+            except RequestError as error:
+                self._refuse(error)
+                return
+            self._introduce()
+            self._note(outcome, request)
+            self._is_due |= outcome.is_due
+            self._write()
+
+    def finished(self) -> None:
+        """Ends the stream, as the client does."""
+        with self._cache.lock:
+            self.call.end(grpc.StatusCode.OK, "")
+
+    def written(self) -> None:
+        """Writes the next response, if there is one."""
+        with self._cache.lock:
+            self.writing_since = float("inf")
+            self._write()
+
+    def ended(self) -> None:
+        """Gives up everything that the stream holds."""
+        with self._cache.lock:
+            self._closed(self.number)
+            self.session.close()
+            self._round.clear()
+        if not self.is_probe:
+            self._log.info("stream closed", node=self.session.node.id)
+
+    # ---- from the servicer ----
+
+    def close_unread(self) -> None:
+        """Closes the stream of a client that stopped reading."""
+        metrics.write_timeouts.inc()
+        self._log.warning(
+            "client stopped reading; its stream is closed",
+            node=self.session.node.id,
+            seconds=self._pace.write_timeout,
+        )
+        self.writing_since = float("inf")
+        # A status would be queued behind the response that is left unread.
+        self.call.cancel()
+
+    # ---- from the session: changes ----
+
+    def _flush(self) -> None:
+        """Writes the first change after a quiet moment at once, and gathers those that follow closely."""
+        if self._is_waiting:
+            return
+        wait = self._quiet_until - time.monotonic()
+        if wait <= 0:
+            self._is_due = True
+            self.call.guard(self._write)
+        else:
+            self._is_waiting = True
+            self._loop.call_later(wait, self._flush_gathered)
+
+    def _flush_gathered(self) -> None:
+        with self._cache.lock:
+            self._is_waiting = False
+            self._flush()
+
+    def _write(self) -> None:
+        """Writes the next response, unless one is being written: then ``written`` comes here again."""
+        if self.writing_since != float("inf") or self.call.is_ending:
+            return
+        if not self._round and self._is_due:
+            # One round at a time: changes that arrive while these responses are written belong to the next round.
+            self._is_due = False
+            self._round = list(iter(self.session.next, None))
+        if not self._round:
+            return
+        response = self._round.pop(0)
+        self.writing_since = time.monotonic()
+        self._quiet_until = self.writing_since + self._pace.gather
+        metrics.response(response.type.label)
+        if self._debugging:
+            self._log.debug(
+                "response",
+                type=response.type.label,
+                version=response.version,
+                nonce=response.nonce,
+                names=_some(response.names),
+            )
+        self.call.write(response.body)
+
+    # ---- log ----
+
+    def _introduce(self) -> None:
+        """Logs who opened the stream, once."""
+        if self._is_known:
+            return
+        self._is_known = True
+        node = self.session.node
+        self.is_probe = node.id == self._probe_node
+        if not self.is_probe:
+            self._log.info("stream opened", node=node.id, client=node.user_agent)
+
+    def _refuse(self, error: RequestError) -> None:
+        """Ends the stream because of a request."""
+        self._log.warning("request refused; the stream is closed", node=self.session.node.id, reason=str(error))
+        code = (
+            grpc.StatusCode.RESOURCE_EXHAUSTED
+            if isinstance(error, ExhaustedError)
+            else grpc.StatusCode.INVALID_ARGUMENT
+        )
+        self.call.end(code, str(error))
+
+    def _note(self, outcome: Outcome, request: Any) -> None:
+        """Counts a request, and logs it if people should know about it."""
+        label = outcome.type.label if outcome.type else "other"
+        metrics.request(label, outcome.kind.value)
+        if self._debugging:
+            self._log.debug(
+                "request",
+                type=label,
+                kind=outcome.kind.value,
+                version=request.version_info,
+                nonce=request.response_nonce,
+                names=_some(request.resource_names),
+            )
+        if outcome.rejection is not None:
+            metrics.rejections.labels(label).inc()
+            self._log.warning(
+                "client rejected a response (NACK); it keeps what it had",
+                node=self.session.node.id,
+                type=label,
+                version=outcome.rejection.version,
+                reason=outcome.rejection.message,
+            )
+        elif outcome.kind is RequestKind.UNKNOWN_TYPE:
+            self._log.info(
+                "client subscribed to a type that is not served",
+                node=self.session.node.id,
+                type_url=request.type_url[:200],
+            )
+        if outcome.missing:
+            self._log.info(
+                "client subscribed to names that do not exist; it is answered when they appear",
+                node=self.session.node.id,
+                namespace=self.session.client.namespace,
+                type=label,
+                names=_some(outcome.missing),
+            )
+
+
+def _decode(encoded: bytes) -> Any:
+    try:
+        return discovery_pb2.DiscoveryRequest.FromString(encoded)
+    except DecodeError as error:
+        raise InvalidRequestError("this is not a DiscoveryRequest") from error
+
+
+def _some(names: Iterable[str]) -> list[str]:
+    """The first few names, cut to a length that fits a log line."""
+    return [name[:200] for name in itertools.islice(names, MAX_NAMES_LOGGED)]

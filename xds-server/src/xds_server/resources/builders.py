@@ -1,0 +1,32 @@
+"""Which builder makes the resource of a key."""
+
+from collections.abc import Callable
+from functools import partial
+
+from xds_server.resources import cluster, endpoints, listener, names, route
+from xds_server.resources.lookup import Lookup
+from xds_server.resources.types import Key, Resource, ResourceType
+
+Builder = Callable[[Lookup], Resource | None]
+"""Builds a resource from what a lookup finds; None if it does not exist at present."""
+
+
+def builder(key: Key, *, cluster_domain: str) -> Builder | None:
+    """The builder for a key, with the name parsed once; None if no resource can ever have that name.
+
+    Args:
+        key: What a client subscribes to.
+        cluster_domain: The suffix of full service names, such as ``cluster.local``.
+    """
+    if key.type is ResourceType.LISTENER:
+        spelling = names.parse(key.name, cluster_domain=cluster_domain)
+        return partial(listener.build, key.name, spelling) if spelling else None
+    port = names.parse_canonical(key.name)
+    return partial(_BUILDERS[key.type], port) if port else None
+
+
+_BUILDERS = {
+    ResourceType.ROUTE: route.build,
+    ResourceType.CLUSTER: cluster.build,
+    ResourceType.ENDPOINTS: endpoints.build,
+}
