@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from tests.support.api_stub import ApiStub, endpoint_slice, service
 from tests.discovery.found import Found
+from tests.support.api_stub import ApiStub, endpoint_slice, service
 from xds_server.discovery import backoff, reflector
 from xds_server.discovery.kubernetes import KubernetesSource
 

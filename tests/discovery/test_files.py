@@ -10,8 +10,8 @@ import yaml
 from structlog.testing import capture_logs
 
 from servicekit.errors import ConfigurationError
-from tests.support.api_stub import endpoint_slice, service
 from tests.discovery.found import Found
+from tests.support.api_stub import endpoint_slice, service
 from xds_server.discovery.files import FilesSource
 
 ONE = {"web.shop": ["10.0.0.1:8080"]}

@@ -69,7 +69,11 @@ class Mesh:
         """Starts an xds-server with the address of the stopped one."""
         old = self.server
         self.server = XdsServer(
-            self.folder, LISTEN=old.address, ADMIN_LISTEN=old.admin, GRPC_VERBOSITY="NONE"
+            self.folder,
+            LISTEN=old.address,
+            ADMIN_LISTEN=old.admin,
+            DEBUG_LISTEN=old.debug,
+            GRPC_VERBOSITY="NONE",
         )
         self._servers.append(self.server)
         self.server.wait_until_ready()

@@ -13,7 +13,7 @@ from xds_server.ads.limits import Limits, Usage
 from xds_server.ads.session import Session
 from xds_server.cache.cache import Cache
 from xds_server.model.client import Client as Identity
-from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
+from xds_server.model.service import Endpoint, Port, Service, ServiceName, SocketAddress
 from xds_server.model.tables import ENDPOINTS, SERVICES, Entry
 from xds_server.resources.builders import builder
 from xds_server.resources.types import Key, ResourceType
@@ -32,7 +32,10 @@ def service(name="web", *ips, namespace="shop", ports=(80,)):
     """A service whose pods have these addresses, on every port: its table entries."""
     endpoints = tuple(Endpoint("", (SocketAddress(ip, 8080),)) for ip in sorted(ips))
     found = Service(ServiceName(namespace, name), tuple(Port("", number, True) for number in ports))
-    return {Entry(SERVICES, found.name): found, **{Entry(ENDPOINTS, port): endpoints for port in found.port_names}}
+    return {
+        Entry(SERVICES, found.name): found,
+        **{Entry(ENDPOINTS, port): endpoints for port in found.port_names},
+    }
 
 
 def make_cache():

@@ -251,7 +251,8 @@ async def test_a_refusal_is_logged_once_with_node_type_and_the_clients_words(ser
     with capture_logs() as logs:
         await stream.write(refusal)
         await until(
-            lambda: [h.rejection for s in servicer.streams for h in s.session.statuses()] != [None], "recorded"
+            lambda: [h.rejection for s in servicer.streams for h in s.session.statuses()] != [None],
+            "recorded",
         )
     [line] = [e for e in logs if e["log_level"] == "warning"]
     assert (line["node"], line["type"], line["reason"]) == ("pod-7.shop", "CDS", "no such policy")

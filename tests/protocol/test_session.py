@@ -73,7 +73,9 @@ def test_a_node_without_id_or_metadata_is_served(cache):
 
 def test_a_request_without_type_ends_the_stream(cache):
     with pytest.raises(InvalidRequestError, match="type_url"):
-        Session(cache, Usage(Limits()).open("10.0.0.1"), flush=lambda: None).request(discovery_pb2.DiscoveryRequest())
+        Session(cache, Usage(Limits()).open("10.0.0.1"), flush=lambda: None).request(
+            discovery_pb2.DiscoveryRequest()
+        )
 
 
 def test_an_unknown_type_is_ignored(cache, client):

@@ -52,9 +52,7 @@ def addresses(service_object, *slices):
     """Per port of the service: the addresses of its endpoints, as text."""
     found = assemble(service_object, slices)
     assert found.service is not None
-    return [
-        [str(a) for e in found.endpoints[port] for a in e.addresses] for port in found.service.port_names
-    ]
+    return [[str(a) for e in found.endpoints[port] for a in e.addresses] for port in found.service.port_names]
 
 
 def problems(service_object, *slices):

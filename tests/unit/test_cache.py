@@ -47,7 +47,9 @@ def subscribe(cache, subscriber, *names, kinds=ResourceType):
 
 
 def variants(cache):
-    return sorted(((key.type.label, key.name, dict(traits)) for key, traits, _, _ in cache.resources()), key=str)
+    return sorted(
+        ((key.type.label, key.name, dict(traits)) for key, traits, _, _ in cache.resources()), key=str
+    )
 
 
 def test_a_change_of_endpoints_notifies_of_the_assignment_alone(cache):
@@ -88,12 +90,19 @@ def test_what_was_looked_for_in_vain_is_built_when_it_appears(cache):
 def test_a_resource_that_depends_on_no_trait_is_built_once_for_all(cache, monkeypatch):
     built = []
     build = cluster.serialise
-    monkeypatch.setattr(cluster, "serialise", lambda name, message: built.append(name) or build(name, message))
+    monkeypatch.setattr(
+        cluster, "serialise", lambda name, message: built.append(name) or build(name, message)
+    )
     subscribers = [Listener(namespace) for namespace in ("shop", "team", "other")]
     for subscriber in subscribers:
         subscribe(cache, subscriber, WEB, "web.shop", kinds=[CDS, LDS])
     assert built == [WEB]
-    assert variants(cache) == [("CDS", "web.shop", {}), ("CDS", WEB, {}), ("LDS", "web.shop", {}), ("LDS", WEB, {})]
+    assert variants(cache) == [
+        ("CDS", "web.shop", {}),
+        ("CDS", WEB, {}),
+        ("LDS", "web.shop", {}),
+        ("LDS", WEB, {}),
+    ]
 
 
 def test_a_short_name_is_one_resource_for_each_namespace(cache):
@@ -132,7 +141,9 @@ class TestTraits:
         def build(lookup):
             found = lookup.get(SERVICES, ServiceName("shop", "web"))
             namespace = lookup.client_namespace if len(found.ports) > 1 else ""
-            return Resource("web", f"{namespace} {len(found.ports)}".encode(), f"{namespace} {len(found.ports)}")
+            return Resource(
+                "web", f"{namespace} {len(found.ports)}".encode(), f"{namespace} {len(found.ports)}"
+            )
 
         cache = Cache(lambda _: build)
         publish(cache, service("web"))
@@ -145,8 +156,15 @@ class TestTraits:
         assert variants(cache) == [("CDS", "web", {})]
         publish(cache, service("web", ports=(80, 81)))
         assert [s.take() for s in subscribers] == [[(CDS, "web")]] * 3
-        assert variants(cache) == [("CDS", "web", {"namespace": "shop"}), ("CDS", "web", {"namespace": "team"})]
-        assert [cache.get(Key(CDS, "web"), s.client).version for s in subscribers] == ["shop 2", "shop 2", "team 2"]
+        assert variants(cache) == [
+            ("CDS", "web", {"namespace": "shop"}),
+            ("CDS", "web", {"namespace": "team"}),
+        ]
+        assert [cache.get(Key(CDS, "web"), s.client).version for s in subscribers] == [
+            "shop 2",
+            "shop 2",
+            "team 2",
+        ]
         cache.unsubscribe(other, Key(CDS, "web"))
         cache.unsubscribe(team, Key(CDS, "web"))
         assert variants(cache) == [("CDS", "web", {"namespace": "shop"})]

@@ -50,7 +50,9 @@ class Watched(Store):
     def last(self):
         """The last publication: names of services (None: gone), and the IPs behind the names of ports."""
         return {
-            str(entry.key): [e.addresses[0].ip for e in value] if entry.table is ENDPOINTS and value else value
+            str(entry.key): [e.addresses[0].ip for e in value]
+            if entry.table is ENDPOINTS and value
+            else value
             for entry, value in self.published[-1].items()
             if entry.table is ENDPOINTS or value is None
         }
@@ -168,7 +170,9 @@ def test_a_service_that_fails_to_assemble_stays_as_it_was_and_harms_no_other(sto
 
     with monkeypatch.context() as patched:
         patched.setattr(services, "assemble", fail_for_web)
-        store.replace({ALL_SERVICES: [service(port=81), service("api")], ALL_SLICES: [endpoint_slice("10.0.0.2")]})
+        store.replace(
+            {ALL_SERVICES: [service(port=81), service("api")], ALL_SLICES: [endpoint_slice("10.0.0.2")]}
+        )
     assert store.published[-1].keys() == {Entry(SERVICES, API), Entry(ENDPOINTS, PortName(API, 80))}
     assert [(p.kind, p.key) for p in store.problems] == [("Service", WEB)]
     store.put(ALL_SLICES, endpoint_slice("10.0.0.3"))
@@ -190,6 +194,6 @@ def test_objects_that_are_gone_leave_nothing_behind(store):
     tracemalloc.start()
     try:
         churn(2_000)
-        assert tracemalloc.get_traced_memory()[0] < 200_000 # CPython keeps 2,000 tuples for reuse
+        assert tracemalloc.get_traced_memory()[0] < 200_000  # CPython keeps 2,000 tuples for reuse
     finally:
         tracemalloc.stop()

@@ -70,7 +70,9 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
 
     probe_node = f"probe-{secrets.token_hex(16)}"
     servicer = AdsServicer(cache, transport, limits=limits, probe_node=probe_node)
-    server = make_server(transport, max_connection_age=settings.max_connection_age, max_streams=limits.streams)
+    server = make_server(
+        transport, max_connection_age=settings.max_connection_age, max_streams=limits.streams
+    )
     server.add_generic_rpc_handlers((servicer.handler(),))
     health_servicer = add_health(server, [SERVICE])
     listening.bind(server, settings.listen)
@@ -102,7 +104,11 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         log.info("ready", services=len(cache.tables[SERVICES]))
         while True:
             serving = await probe.answers()
-            status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+            status = (
+                health_pb2.HealthCheckResponse.SERVING
+                if serving
+                else health_pb2.HealthCheckResponse.NOT_SERVING
+            )
             for name in ("", SERVICE):
                 health_servicer.set(name, status)
             await asyncio.sleep(HEALTH_SECONDS)
@@ -133,16 +139,14 @@ def discovery(settings: Settings, publish: Callable[[Changes], None]) -> tuple[S
         store = Store(collections(KINDS), publish)
         return store, FilesSource(
             store,
-            KINDS,
+            collections(KINDS),
             directory=settings.discovery_dir,
             poll_interval=settings.poll_interval,
             watch=settings.watch,
         )
     found = collections(KINDS, settings.namespaces)
     store = Store(found, publish)
-    return store, KubernetesSource(
-        store, found, poll_interval=settings.poll_interval, watch=settings.watch
-    )
+    return store, KubernetesSource(store, found, poll_interval=settings.poll_interval, watch=settings.watch)
 
 
 def make_server(transport: Transport, *, max_connection_age: float, max_streams: int) -> grpc.Server:
@@ -188,9 +192,7 @@ def make_debug_server(status_servicer: StatusServicer) -> grpc.Server:
         maximum_concurrent_rpcs=DEBUG_THREADS,
     )
     server.add_generic_rpc_handlers((status_servicer.handler(),))
-    reflection.enable_server_reflection(
-        (SERVICE, CSDS, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-    )
+    reflection.enable_server_reflection((SERVICE, CSDS, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server
 
 

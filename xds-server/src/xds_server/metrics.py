@@ -8,10 +8,16 @@ streams = Gauge("xds_streams", "Open ADS streams.")
 requests = Counter("xds_requests", "Requests, by type and kind.", ["type", "kind"])
 responses = Counter("xds_responses", "Responses sent, by type.", ["type"])
 rejections = Counter("xds_nacks", "Responses that a client rejected (NACK), by type.", ["type"])
-write_timeouts = Counter("xds_write_timeouts", "Streams that were closed because their client stopped reading.")
-subscriptions = Gauge("xds_subscribed_resources", "Resources with at least one subscriber, by type.", ["type"])
+write_timeouts = Counter(
+    "xds_write_timeouts", "Streams that were closed because their client stopped reading."
+)
+subscriptions = Gauge(
+    "xds_subscribed_resources", "Resources with at least one subscriber, by type.", ["type"]
+)
 build_failures = Counter(
-    "xds_build_failures", "Resources that could not be built and kept their last good form, by type.", ["type"]
+    "xds_build_failures",
+    "Resources that could not be built and kept their last good form, by type.",
+    ["type"],
 )
 services = Gauge("discovery_services", "Services that clients can ask for.")
 publish_seconds = Histogram(
@@ -27,7 +33,9 @@ failures = Counter(
 malformed = Counter("discovery_malformed", "Objects or files that could not be decoded, by kind.", ["kind"])
 transport = Gauge("xds_transport", "1 for the transport that serves the streams.", ["transport"])
 problems = Gauge(
-    "xds_problems", "Objects that can't be used as they are, and resources that can't be built, by kind.", ["kind"]
+    "xds_problems",
+    "Objects that can't be used as they are, and resources that can't be built, by kind.",
+    ["kind"],
 )
 synced = Gauge("discovery_synced", "1 once everything has been listed.")
 age_seconds = Gauge(

@@ -67,28 +67,22 @@ class AdsProbe:
         name = self._find_name()
         request = discovery_pb2.DiscoveryRequest()
         request.node.id = self._node
+        # A request without a type is refused by every session, before and after the first sync.
+        expected = grpc.StatusCode.INVALID_ARGUMENT if name is None else grpc.StatusCode.OK
         if name is not None:
             request.type_url = ResourceType.CLUSTER.value
             request.resource_names.append(name)
         stream = self._method(timeout=self._timeout, wait_for_ready=True)
         try:
             await stream.write(request)
-            if name is None:
-                # A request without a type is refused by the session, before and after the first sync.
-                code = await stream.code()
-                return self._judge(code is grpc.StatusCode.INVALID_ARGUMENT, code, await stream.details())
-            response = await stream.read()
-            if response is grpc.aio.EOF:
-                return self._judge(False, await stream.code(), await stream.details())
-            await stream.done_writing()
+            if name is not None and await stream.read() is not grpc.aio.EOF:
+                await stream.done_writing()
             code = await stream.code()
-            return self._judge(code is grpc.StatusCode.OK, code, await stream.details())
+            details: str | None = await stream.details()
         except grpc.aio.AioRpcError as error:
-            return self._judge(False, error.code(), error.details())
+            code, details = error.code(), error.details()
         finally:
             stream.cancel()
-
-    def _judge(self, is_alive: bool, code: grpc.StatusCode, details: str | None) -> bool:
-        if not is_alive:
+        if code is not expected:
             log.warning("ADS does not answer its probe", code=code.name, reason=details)
-        return is_alive
+        return code is expected

@@ -49,7 +49,9 @@ class Usage:
         if self._streams.total >= limits.streams:
             raise ExhaustedError(f"{limits.streams} streams are open, as many as one server allows")
         if self._streams.of(peer) >= limits.streams_of_peer:
-            raise ExhaustedError(f"{peer} has {limits.streams_of_peer} streams open, as many as one address may")
+            raise ExhaustedError(
+                f"{peer} has {limits.streams_of_peer} streams open, as many as one address may"
+            )
         self._streams.add(peer, 1)
         return Allowance(self, peer)
 

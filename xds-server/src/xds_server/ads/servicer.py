@@ -10,7 +10,7 @@ from envoy.service.discovery.v3 import ads_pb2
 
 from xds_server import metrics
 from xds_server.ads.limits import Limits, Usage
-from xds_server.ads.stream import Pace, Stream
+from xds_server.ads.stream import Pace, Setting, Stream
 from xds_server.cache.cache import Cache
 from xds_server.client_log import ClientLog, address
 from xds_server.errors import ExhaustedError
@@ -43,9 +43,8 @@ class AdsServicer:
         self._cache = cache
         self._transport = transport
         self._usage = Usage(limits or Limits())
-        self._pace = pace or Pace()
-        self._probe_node = probe_node
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self._setting = Setting(cache, pace or Pace(), loop, probe_node)
         self._log = ClientLog()
         self._numbers = itertools.count(1)
         self._streams: dict[int, Stream] = {}
@@ -68,7 +67,7 @@ class AdsServicer:
 
     async def close_unread_streams(self) -> None:
         """Closes streams whose client stopped reading, until it is cancelled."""
-        timeout = self._pace.write_timeout
+        timeout = self._setting.pace.write_timeout
         while True:
             await asyncio.sleep(timeout / 10)
             latest = time.monotonic() - timeout
@@ -101,13 +100,10 @@ class AdsServicer:
             stream = Stream(
                 number,
                 call,
-                cache=self._cache,
-                allowance=allowance,
-                pace=self._pace,
-                loop=self._loop,
-                log=log,
-                probe_node=self._probe_node,
-                closed=self._forget,
+                self._setting,
+                allowance,
+                log,
+                self._forget,
             )
             self._streams[number] = stream
             metrics.streams.set(len(self._streams))

@@ -39,48 +39,56 @@ class Pace:
     write_timeout: float = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all streams of a server have in common.
+
+    Attributes:
+        cache: Where sessions find resources.
+        pace: When responses are written.
+        loop: The event loop that publishes changes.
+        probe_node: The node id of this server's own probe, whose streams are not logged.
+    """
+
+    cache: Cache
+    pace: Pace
+    loop: asyncio.AbstractEventLoop
+    probe_node: str
+
+
 class Stream:
     """One stream.
 
     Args:
         number: Identifies the stream for people.
         call: The call that carries it.
-        cache: Where the session finds resources.
+        setting: What it has in common with others.
         allowance: Bounds what the stream may hold.
-        pace: When responses are written.
-        loop: The event loop that publishes changes.
         log: For lines that the client causes.
-        probe_node: The node id of this server's own probe, whose streams are not logged.
         closed: Called with the number at the end.
 
     Attributes:
         writing_since: When the response that is being written was passed to grpc; infinite if none is.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - each is one thing
         self,
         number: int,
         call: Call,
-        *,
-        cache: Cache,
+        setting: Setting,
         allowance: Allowance,
-        pace: Pace,
-        loop: asyncio.AbstractEventLoop,
         log: ClientLog,
-        probe_node: str,
         closed: Callable[[int], None],
     ) -> None:
         self.number = number
         self.call = call
-        self.session = Session(cache, allowance, self._flush)
+        self.session = Session(setting.cache, allowance, self._flush)
         self.writing_since = float("inf")
         self.is_probe = False
         self._log = log.bind(stream=number)
         self._debugging = self._log.debugging
-        self._cache = cache
-        self._pace = pace
-        self._loop = loop
-        self._probe_node = probe_node
+        self._cache = setting.cache
+        self._setting = setting
         self._closed = closed
         self._is_known = False
         self._is_due = False
@@ -132,7 +140,7 @@ class Stream:
         self._log.warning(
             "client stopped reading; its stream is closed",
             node=self.session.node.id,
-            seconds=self._pace.write_timeout,
+            seconds=self._setting.pace.write_timeout,
         )
         self.writing_since = float("inf")
         # A status would be queued behind the response that is left unread.
@@ -150,7 +158,7 @@ class Stream:
             self.call.guard(self._write)
         else:
             self._is_waiting = True
-            self._loop.call_later(wait, self._flush_gathered)
+            self._setting.loop.call_later(wait, self._flush_gathered)
 
     def _flush_gathered(self) -> None:
         with self._cache.lock:
@@ -169,7 +177,7 @@ class Stream:
             return
         response = self._round.pop(0)
         self.writing_since = time.monotonic()
-        self._quiet_until = self.writing_since + self._pace.gather
+        self._quiet_until = self.writing_since + self._setting.pace.gather
         metrics.response(response.type.label)
         if self._debugging:
             self._log.debug(
@@ -189,13 +197,15 @@ class Stream:
             return
         self._is_known = True
         node = self.session.node
-        self.is_probe = node.id == self._probe_node
+        self.is_probe = node.id == self._setting.probe_node
         if not self.is_probe:
             self._log.info("stream opened", node=node.id, client=node.user_agent)
 
     def _refuse(self, error: RequestError) -> None:
         """Ends the stream because of a request."""
-        self._log.warning("request refused; the stream is closed", node=self.session.node.id, reason=str(error))
+        self._log.warning(
+            "request refused; the stream is closed", node=self.session.node.id, reason=str(error)
+        )
         code = (
             grpc.StatusCode.RESOURCE_EXHAUSTED
             if isinstance(error, ExhaustedError)

@@ -1,4 +1,7 @@
-"""core/v1: Service. https://kubernetes.io/docs/reference/kubernetes-api/service-resources/service-v1/"""
+"""core/v1: Service.
+
+https://kubernetes.io/docs/reference/kubernetes-api/service-resources/service-v1/
+"""
 
 from xds_server.objects.meta import Object, Struct
 

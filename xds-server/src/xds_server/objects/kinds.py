@@ -49,4 +49,6 @@ class Collection(NamedTuple):
 
 def collections(kinds: Iterable[Kind], namespaces: Sequence[str] = ()) -> tuple[Collection, ...]:
     """The collections to read: each kind in each namespace, or in all if no namespace is named."""
-    return tuple(Collection(kind, namespace) for namespace in dict.fromkeys(namespaces or [""]) for kind in kinds)
+    return tuple(
+        Collection(kind, namespace) for namespace in dict.fromkeys(namespaces or [""]) for kind in kinds
+    )
