@@ -87,7 +87,7 @@ class Mesh:
     def assert_no_nacks(self) -> None:
         """Asserts that no client has sent a NACK."""
         self._count_nacks()
-        assert self.nacks == 0, self.server.warnings("client refuses")
+        assert self.nacks == 0, self.server.warnings("client rejected a response")
 
     def bootstrap(self, node_id: str = "interop") -> str:
         """Returns a bootstrap as in docs/your-services.md."""

@@ -9,8 +9,9 @@ from tests.chaos.crowd import Crowd
 from tests.chaos.load import CLIENTS
 from tests.chaos.mesh import NAME, Mesh, Pod
 from tests.support.xds_server import XdsServer
-from xds_server.ads.servicer import GATHER_SECONDS
+from xds_server.ads.stream import Pace
 
+GATHER_SECONDS = Pace().gather
 CHANGES_A_MINUTE = 1_000
 MOST_PUSHES_A_SECOND = 10
 MOST_CPU = 0.2
