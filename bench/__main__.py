@@ -1,16 +1,16 @@
-"""Runs the benchmarks: ``python -m bench [PART ...] [--quick] [--publish]``; `task bench` does it with all it needs."""
+"""Runs the benchmarks: ``python -m bench [PART ...] [--quick] [--publish]``. `task bench` installs what they need."""
 
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import clients, fanout, neighbours, reply, running, services, transports, ways, why
+from bench import clients, fanout, reply, running, services, stalled, transports, ways, why
 from bench.report import Report
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the benchmarks."""
+    """One benchmark and its requirements."""
 
     measure: Callable[[Report], None]
     needs_go: bool = True
@@ -20,7 +20,7 @@ class Part:
 PARTS = {
     "fanout": Part(fanout.measure),
     "services": Part(services.measure),
-    "neighbours": Part(neighbours.measure),
+    "stalled": Part(stalled.measure),
     "reply": Part(reply.measure),
     "transports": Part(transports.measure),
     "clients": Part(clients.measure),
@@ -29,9 +29,9 @@ PARTS = {
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the parts that the command line names."""
     arguments = parser().parse_args()
-    with_go = running.have_go()
+    with_go = running.has_go()
     if with_go:
         running.say("building bench/go")
         running.build()
@@ -42,28 +42,30 @@ def main() -> None:
         part = PARTS[name]
         if part.needs_go and not with_go:
             running.say(
-                f"bench: {name} is SKIPPED: it needs Go (https://go.dev/doc/install), in which its load generator is written"
+                f"bench: {name} is SKIPPED: its load generator is written in Go (https://go.dev/doc/install)"
             )
             continue
-        if part.needs_cluster and (lacking := ways.missing()):
-            running.say(f"bench: {name} is SKIPPED: {lacking}")
+        if part.needs_cluster and (missing := ways.missing_tools()):
+            running.say(f"bench: {name} is SKIPPED: {missing}")
             continue
         part.measure(Report(name, quick=arguments.quick, publishing=arguments.publish or not arguments.quick))
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = argparse.ArgumentParser(prog="bench", description="Measures, and writes docs/benchmarks.md.")
+    """Returns the parser of the command line."""
+    found = argparse.ArgumentParser(
+        prog="bench", description="Runs benchmarks and writes docs/benchmarks.md."
+    )
     found.add_argument(
         "parts",
         nargs="*",
         choices=[*PARTS, []],
         metavar="PART",
-        help=f"of {', '.join(PARTS)}; all unless named",
+        help=f"{', '.join(PARTS)}; default: all",
     )
-    found.add_argument("--quick", action="store_true", help="small sizes; shown, and not written into docs/")
+    found.add_argument("--quick", action="store_true", help="small sizes; printed, not written into docs/")
     found.add_argument(
-        "--publish", action="store_true", help="write what a quick run measures into docs/ as well"
+        "--publish", action="store_true", help="write the results of a quick run into docs/ too"
     )
     return found
 

@@ -1,8 +1,7 @@
-"""Bare servers, one for each of grpc's ways to serve streams from Python.
+"""Minimal servers, one for each way to serve streams with grpc in Python.
 
-They answer from what was prepared, and know nothing of subscriptions, versions or logs: what such a server takes is
-what no control plane on top of it can do without. It is why ``xds_server.rpc.events`` exists; whether that still pays
-is seen here after an upgrade of grpcio.
+They send prepared responses, without subscriptions, versions or logs, so their cost is a lower bound for any control
+plane built the same way. This comparison is the reason for ``xds_server.rpc.events``; repeat it after upgrades of grpcio.
 
     python -m bench.bare WAY PORT CONTROL_PORT
 """
@@ -39,7 +38,7 @@ METHOD = "StreamAggregatedResources"
 
 
 class Prepared:
-    """The four responses, and whom to tell of a change."""
+    """The four prepared responses; calls ``notify`` when the endpoints change."""
 
     def __init__(self) -> None:
         resources = {
@@ -48,63 +47,63 @@ class Prepared:
             ResourceType.CLUSTER: cluster.build(NAME),
         }
         self._contents = {kind.value: wire.content(kind, (found,)) for kind, found in resources.items()}
-        self.tell: Callable[[], None] = lambda: None
+        self.notify: Callable[[], None] = lambda: None
         self.change("10.0.0.0")
 
     def change(self, first: str) -> None:
-        """Make other endpoints."""
+        """Replaces the endpoints, the first one by the address ``first``, and notifies the server."""
         addresses = [first, *(f"10.0.0.{number}" for number in range(1, ENDPOINTS))]
         found = endpoints.build(NAME, tuple(Endpoint("", (SocketAddress(ip, 50051),)) for ip in addresses))
         kind = ResourceType.ENDPOINTS
         self._contents[kind.value] = wire.content(kind, (found,))
-        self.tell()
+        self.notify()
 
     def response(self, kind: str, nonce: int) -> bytes:
-        """Put a response together."""
+        """Returns an encoded response."""
         return wire.response(self._contents[kind], str(nonce))
 
 
-def asked(encoded: bytes) -> str:
-    """Tell the type that a request asks for; nothing if it only acknowledges."""
+def subscribed_type(encoded: bytes) -> str:
+    """Returns the type that a request subscribes to, or "" if it is an ACK."""
     request: Any = discovery_pb2.DiscoveryRequest.FromString(encoded)
     return "" if request.response_nonce else str(request.type_url)
 
 
 def serve_with_asyncio(prepared: Prepared, port: int) -> None:
-    """grpc.aio: two tasks for each stream."""
+    """Serves with grpc.aio: two tasks for each stream."""
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         streams: set[asyncio.Queue[str]] = set()
 
         async def stream(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            owed: asyncio.Queue[str] = asyncio.Queue()
+            due: asyncio.Queue[str] = asyncio.Queue()
 
             async def read() -> None:
                 async for request in requests:
-                    if kind := asked(request):
-                        owed.put_nowait(kind)
+                    if kind := subscribed_type(request):
+                        due.put_nowait(kind)
 
             reader = asyncio.create_task(read())
-            streams.add(owed)
+            streams.add(due)
             nonce = 0
             try:
                 while True:
-                    kind = await owed.get()
+                    kind = await due.get()
                     nonce += 1
                     await context.write(prepared.response(kind, nonce))
             finally:
-                streams.discard(owed)
+                streams.discard(due)
                 reader.cancel()
 
-        def tell_all() -> None:
-            for owed in streams:
-                owed.put_nowait(ResourceType.ENDPOINTS.value)
+        def notify_streams() -> None:
+            for due in streams:
+                due.put_nowait(ResourceType.ENDPOINTS.value)
 
-        def tell() -> None:
-            loop.call_soon_threadsafe(tell_all)
+        def notify() -> None:
+            loop.call_soon_threadsafe(notify_streams)
 
-        prepared.tell = tell
+        prepared.notify = notify
         server = grpc.aio.server(options=OPTIONS)
         handler: Any = grpc.stream_stream_rpc_method_handler(stream)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
@@ -117,83 +116,83 @@ def serve_with_asyncio(prepared: Prepared, port: int) -> None:
 
 
 def serve_with_threads(prepared: Prepared, port: int) -> None:
-    """grpc.server: two threads for each stream."""
+    """Serves with grpc.server: two threads for each stream."""
     streams: set[queue.SimpleQueue[str]] = set()
 
     def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        owed: queue.SimpleQueue[str] = queue.SimpleQueue()
+        due: queue.SimpleQueue[str] = queue.SimpleQueue()
 
         def read() -> None:
             with contextlib.suppress(grpc.RpcError):
                 for request in requests:
-                    if kind := asked(request):
-                        owed.put(kind)
+                    if kind := subscribed_type(request):
+                        due.put(kind)
 
         threading.Thread(target=read, daemon=True).start()
-        streams.add(owed)
-        context.add_callback(lambda: owed.put(""))
+        streams.add(due)
+        context.add_callback(lambda: due.put(""))
         nonce = 0
-        while kind := owed.get():
+        while kind := due.get():
             nonce += 1
             yield prepared.response(kind, nonce)
-        streams.discard(owed)
+        streams.discard(due)
 
-    def tell() -> None:
-        for owed in list(streams):
-            owed.put(ResourceType.ENDPOINTS.value)
+    def notify() -> None:
+        for due in list(streams):
+            due.put(ResourceType.ENDPOINTS.value)
 
-    prepared.tell = tell
+    prepared.notify = notify
     _serve(grpc.stream_stream_rpc_method_handler(stream), port, threads=MAX_STREAMS)
 
 
 class Stream:
-    """A stream that is served by what happens to it."""
+    """A stream that is served by callbacks from grpc's completion queue."""
 
     def __init__(self, prepared: Prepared, streams: set["Stream"], lock: threading.RLock, call: Call) -> None:
         self._prepared = prepared
         self._streams = streams
         self._lock = lock
         self._call = call
-        self._owed: list[str] = []
+        self._due: list[str] = []
         self._is_writing = False
         self._nonce = 0
 
     def received(self, message: bytes) -> None:
-        """Answer what asks for something."""
-        if kind := asked(message):
+        """Responds to a subscription; ignores an ACK."""
+        if kind := subscribed_type(message):
             with self._lock:
-                self.owe(kind)
+                self.respond(kind)
 
-    def owe(self, kind: str) -> None:
-        """Answer as soon as possible."""
-        self._owed.append(kind)
+    def respond(self, kind: str) -> None:
+        """Sends a response of this type now, or after the current write; the caller holds the lock."""
+        self._due.append(kind)
         if not self._is_writing:
             self._write()
 
     def written(self) -> None:
-        """Go on."""
+        """Sends the next response that is due."""
         with self._lock:
             self._is_writing = False
-            if self._owed:
+            if self._due:
                 self._write()
 
     def finished(self) -> None:
-        """End as the client does."""
+        """Ends the call, as the client has ended its side."""
         self._call.end(grpc.StatusCode.OK, "")
 
     def ended(self) -> None:
-        """Be forgotten."""
+        """Removes the stream."""
         with self._lock:
             self._streams.discard(self)
 
     def _write(self) -> None:
         self._is_writing = True
         self._nonce += 1
-        self._call.write(self._prepared.response(self._owed.pop(), self._nonce))
+        self._call.write(self._prepared.response(self._due.pop(), self._nonce))
 
 
 def serve_with_events(prepared: Prepared, port: int) -> None:
-    """As xds-server does: xds_server.rpc.events."""
+    """Serves as xds-server does, with xds_server.rpc.events: callbacks, no thread or task for a stream."""
     streams: set[Stream] = set()
     lock = threading.RLock()
 
@@ -203,12 +202,12 @@ def serve_with_events(prepared: Prepared, port: int) -> None:
             streams.add(stream)
         call.serve(stream)
 
-    def tell() -> None:
+    def notify() -> None:
         with lock:
             for stream in streams:
-                stream.owe(ResourceType.ENDPOINTS.value)
+                stream.respond(ResourceType.ENDPOINTS.value)
 
-    prepared.tell = tell
+    prepared.notify = notify
     _serve(EventTransport().method(opened), port, threads=1)
 
 
@@ -222,7 +221,7 @@ def _serve(handler: "grpc.RpcMethodHandler[bytes, bytes]", port: int, *, threads
 
 
 def say_listening() -> None:
-    """Tell who waits for it."""
+    """Prints that the server listens, for the process that started it."""
     print("listening", flush=True)  # noqa: T201
 
 
@@ -234,7 +233,7 @@ WAYS = {
 
 
 def main(way: str, port: int, control: int) -> None:
-    """Serve until the end."""
+    """Serves until the process is stopped."""
     prepared = Prepared()
 
     class Control(http.server.BaseHTTPRequestHandler):
@@ -247,7 +246,7 @@ def main(way: str, port: int, control: int) -> None:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Suppresses the access log."""
 
     controlling = http.server.ThreadingHTTPServer(("127.0.0.1", control), Control)
     threading.Thread(target=controlling.serve_forever, daemon=True).start()

@@ -1,11 +1,11 @@
-"""A gRPC client in Python, for `bench.clients` to measure. What it finds it prints as a line of JSON.
+"""A gRPC client in Python, which `bench.clients` runs and measures. Prints its results as a line of JSON.
 
-    caller.py throughput KIND UNDER_WAY ROUNDS SECONDS TARGET...
+    caller.py throughput KIND CONCURRENCY ROUNDS SECONDS TARGET...
     caller.py first TARGET
     caller.py channels TARGET...
 
-A program of its own, because gRPC reads the bootstrap once a process, and imports no more than a client does. It
-uses gRPC's asynchronous API, as the demo's clients do.
+A separate program, because gRPC reads the bootstrap once per process, and to import only what a client imports. Uses
+gRPC's asynchronous API, as the demo's clients do.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from google.protobuf.wrappers_pb2 import BytesValue
 MESSAGE = BytesValue(value=b"x" * 100)
 TIMEOUT = 10.0
 OPTIONS = [("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]}))]
-"""Round robin, which `xds:///` does anyhow, so that nothing differs but how a channel knows of it."""
+"""Round robin, as with `xds:///`, so that the channels only differ in the source of their endpoints."""
 
 Once = Callable[[], Awaitable[Any]]
 """Sends a message and waits for the reply."""
 
 
-async def throughput(kind: str, under_way: str, rounds: str, seconds: str, *targets: str) -> None:
-    """For each target the rounds' replies a second and microseconds of CPU a reply; the targets take turns."""
+async def throughput(kind: str, concurrency: str, rounds: str, seconds: str, *targets: str) -> None:
+    """Prints, by target, the replies a second and the microseconds of CPU a reply of each round; targets alternate."""
     channels = [grpc.aio.insecure_channel(target, options=OPTIONS) for target in targets]
-    callers = [await _callers(kind, channel, int(under_way)) for channel in channels]
+    callers = [await _callers(kind, channel, int(concurrency)) for channel in channels]
     for each in callers:
-        await _round(each, 1.0)  # to warm up, not counted
+        await _round(each, 1.0)  # warm-up, not counted
     found: list[list[tuple[float, float]]] = [[] for _ in targets]
     for number in range(int(rounds)):
         order = range(len(targets)) if number % 2 == 0 else reversed(range(len(targets)))
@@ -42,27 +42,27 @@ async def throughput(kind: str, under_way: str, rounds: str, seconds: str, *targ
             found[target].append(await _round(callers[target], float(seconds)))
     for channel in channels:
         await channel.close()
-    _tell(found)
+    _print(found)
 
 
 async def first(target: str) -> None:
-    """Milliseconds from making a channel to the first reply."""
+    """Prints the milliseconds from creating a channel to the first reply."""
     began = time.perf_counter()
     async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
         await _call(channel)(MESSAGE, timeout=TIMEOUT)
-        _tell((time.perf_counter() - began) * 1000)
+        _print((time.perf_counter() - began) * 1000)
 
 
 async def channels(*targets: str) -> None:
-    """Threads and MiB before and after there is a channel to each target, on which a call was made.
+    """Prints threads and MiB before and after creating a channel to each target and calling on it once.
 
-    It keeps them until its stdin ends, so that others can look as well.
+    Keeps the channels open until stdin ends, so that the server's metrics can be read meanwhile.
     """
     before = _size()
     found = [grpc.aio.insecure_channel(target, options=OPTIONS) for target in targets]
     for channel in found:
         await _call(channel)(MESSAGE, timeout=TIMEOUT)
-    _tell({"before": before, "after": _size()})
+    _print({"before": before, "after": _size()})
     sys.stdin.read()
     for channel in found:
         await channel.close()
@@ -80,7 +80,7 @@ def _call(channel: grpc.aio.Channel) -> Any:
 
 
 def _exchange(channel: grpc.aio.Channel) -> Once:
-    """Messages and replies on one stream."""
+    """Returns a function that sends a message on a stream, always the same one, and waits for the reply."""
     method = channel.stream_stream("/bench.Echo/Stream", BytesValue.SerializeToString, BytesValue.FromString)
     stream = method()
 
@@ -105,13 +105,13 @@ async def _round(callers: list[Once], seconds: float) -> tuple[float, float]:
     return replies / (time.perf_counter() - began), (time.process_time() - cpu) / replies * 1e6
 
 
-def _tell(found: object) -> None:
+def _print(found: object) -> None:
     sys.stdout.write(f"{json.dumps(found)}\n")
     sys.stdout.flush()
 
 
 def _size() -> list[float]:
-    """Threads and resident MiB of this process."""
+    """Returns the threads and the resident MiB of this process."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     threads, memory = (
         re.findall(rf"^{name}:\s+(\d+)", status, re.MULTILINE) for name in ("Threads", "VmRSS")

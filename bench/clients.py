@@ -1,4 +1,4 @@
-"""What `xds:///` costs a client in Python, beside a channel straight to the same server."""
+"""The cost of `xds:///` for a client in Python, compared with a direct channel to the same server."""
 
 import contextlib
 import json
@@ -20,23 +20,23 @@ from tests.support.running import Running
 CALLER = Path(__file__).with_name("caller.py")
 SERVICES = 200
 ROUND = 0.25
-"""Seconds: short, so that whatever else the machine does concerns neighbouring rounds alike."""
+"""Seconds: short, so that other load on the machine affects adjacent rounds equally."""
 WORKLOADS = {
-    f"{kind}, {under_way} at a time": (kind, under_way)
+    f"{kind}, {concurrency} at a time": (kind, concurrency)
     for kind in ("unary", "streaming")
-    for under_way in (1, 16)
+    for concurrency in (1, 16)
 }
 DIRECT, XDS = "direct", "xds:///"
 
 
 @dataclass(frozen=True)
 class Clients:
-    """What clients call, and how.
+    """Runs client processes.
 
     Attributes:
-        targets: Of the one server.
-        environment: Of each client.
-        mesh: With as many services as a client will have channels.
+        targets: Targets that lead to the same server, by name.
+        environment: The environment of each client.
+        mesh: A mesh with one service for each channel of a client.
     """
 
     targets: dict[str, str]
@@ -44,16 +44,16 @@ class Clients:
     mesh: Mesh
 
     def run(self, *command: object) -> Any:
-        """Let a client measure."""
+        """Runs a client until it ends and returns its result."""
         with self.measured(*command) as found:
             return found
 
     @contextlib.contextmanager
     def measured(self, *command: object) -> Iterator[Any]:
-        """Let a client measure, and look at what there is before it ends.
+        """Runs a client and yields its result while the client still runs.
 
         Raises:
-            RuntimeError: it has failed.
+            RuntimeError: the client has failed.
         """
         program = [sys.executable, str(CALLER), *map(str, command)]
         with subprocess.Popen(
@@ -66,7 +66,7 @@ class Clients:
 
 
 def measure(report: Report) -> None:
-    """Measure replies a second, the first reply, and many channels."""
+    """Measures replies a second, the first reply, and many channels."""
     steps = [*WORKLOADS, "first reply", "channels"]
     with _start() as clients:
         replies: dict[str, list[list[tuple[float, float]]]] = {}
@@ -120,7 +120,7 @@ def measure(report: Report) -> None:
 
 
 def compared(direct: list[tuple[float, float]], xds: list[tuple[float, float]]) -> tuple[float, ...]:
-    """Medians of replies a second and of CPU a reply, each with the median of the rounds' ratios."""
+    """Returns the medians of replies a second and of CPU a reply, each followed by the median ratio of the rounds."""
     found: list[float] = []
     for first, second in zip(zip(*direct, strict=True), zip(*xds, strict=True), strict=True):
         ratio = median(b / a for a, b in zip(first, second, strict=True))
@@ -129,7 +129,7 @@ def compared(direct: list[tuple[float, float]], xds: list[tuple[float, float]]) 
 
 
 def _first(clients: Clients, times: int) -> dict[str, list[float]]:
-    """How long new processes wait for their first reply; direct and xds take turns."""
+    """Returns the milliseconds until the first reply of new processes; direct and xds alternate."""
     found: dict[str, list[float]] = {DIRECT: [], XDS: []}
     for _ in range(times):
         for name, target in clients.targets.items():
@@ -158,7 +158,7 @@ def _channels(clients: Clients) -> list[tuple[object, ...]]:
 
 @contextlib.contextmanager
 def _start() -> Iterator[Clients]:
-    """Run a server, and xds-server beside it."""
+    """Runs a server and an xds-server."""
     port = running.free_port()
     address = f"127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""A change on its way to many streams, and all clients arriving at once; go-control-plane beside it in every step."""
+"""A change sent to many streams, and all clients connecting at once; compared with go-control-plane in every step."""
 
 import contextlib
 import tempfile
@@ -11,12 +11,12 @@ from bench.report import Report
 from bench.running import Target
 
 MANY = 1_000_000
-"""Endpoints in all the responses to a change, from which on a change takes long."""
+"""Endpoints in all responses to a change; from this number on, fewer changes are measured."""
 PEER, API, FILES = "go-control-plane", "xds-server (API)", "xds-server (files)"
 
 
 def measure(report: Report) -> None:
-    """Measure every size with each server."""
+    """Measures every size with each server."""
     streams = (100, 1000) if report.quick else (100, 1000, 5000)
     sizes = [(count, endpoints) for endpoints in (10, 1000) for count in streams]
     steps = {
@@ -49,11 +49,11 @@ def measure(report: Report) -> None:
                 *(one["change_cpu_ms"][0], ratio("change_cpu_ms"), one["memory_mib"][0], ratio("memory_mib")),
             )
         )
-        if endpoints == 10 and name != FILES:  # noqa: PLR2004 - the same but for the size of the answer
+        if endpoints == 10 and name != FILES:  # noqa: PLR2004 - other sizes only change the responses
             storm.append(
                 (
-                    *(count, name, one["arrival_ms"] / 1000, ratio("arrival_ms")),
-                    *(one["arrival_cpu_ms"][0] / 1000, ratio("arrival_cpu_ms")),
+                    *(count, name, one["connect_ms"] / 1000, ratio("connect_ms")),
+                    *(one["connect_cpu_ms"][0] / 1000, ratio("connect_cpu_ms")),
                 )
             )
     report.table(
@@ -81,7 +81,7 @@ def measure(report: Report) -> None:
 
 
 def _share(report: Report) -> None:
-    """Measure how several replicas share the load."""
+    """Measures one and two replicas with the same number of streams."""
     count = 100 if report.quick else 1000
     rows = []
     for step in report.steps([f"{number} x xds-server" for number in (1, 2)]):
@@ -94,7 +94,7 @@ def _share(report: Report) -> None:
         cpu, memory = (
             " + ".join(f"{value:.0f}" for value in one[key]) for key in ("change_cpu_ms", "memory_mib")
         )
-        rows.append((number, count, one["arrival_ms"] / 1000, one["last_ms"], cpu, memory))
+        rows.append((number, count, one["connect_ms"] / 1000, one["last_ms"], cpu, memory))
     report.table(
         "replicas",
         (
@@ -114,7 +114,7 @@ def _start(name: str, directory: Path, endpoints: int) -> contextlib.AbstractCon
 
 
 def _changes(streams: int, endpoints: int, *, quick: bool) -> int:
-    """As many as make a steady median, and fewer where each takes long."""
+    """Returns the number of changes: enough for a stable median, fewer if each takes long."""
     if quick:
         return 5
     return 10 if streams * endpoints >= MANY else 20
@@ -126,7 +126,7 @@ def _value(one: dict[str, Any], key: str) -> float:
 
 
 def ratio_to(peer: dict[str, Any], one: dict[str, Any], name: str) -> Callable[[str], str]:
-    """Tell one server's figures as multiples of the peer's."""
+    """Returns a function that gives a figure of a server as a multiple of go-control-plane's."""
 
     def ratio(key: str) -> str:
         if name == PEER or not _value(peer, key):

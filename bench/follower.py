@@ -1,9 +1,9 @@
-"""Calls a target again and again, and says on stdout when the host that replies is another: ``HOST at SECONDS``.
+"""Calls a target repeatedly and prints ``HOST at SECONDS`` whenever a different host replies.
 
     follower.py TARGET SECONDS_BETWEEN_CALLS
 
-A program of its own, because gRPC reads the bootstrap once a process. The clock is the monotonic one, which all
-processes of a machine share.
+A separate program, because gRPC reads the bootstrap once per process. The time is that of the monotonic clock, which
+all processes of a machine share.
 """
 
 import sys
@@ -16,7 +16,7 @@ from greeter.v1.greeter_pb2_grpc import GreeterStub
 
 
 def main(target: str, interval: float) -> None:
-    """Call until the end."""
+    """Calls until the process is stopped."""
     with grpc.insecure_channel(target) as channel:
         stub = GreeterStub(channel)
         host = ""

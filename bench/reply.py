@@ -1,4 +1,4 @@
-"""From a change of the API to the first request that goes where it says, with real clients and servers."""
+"""From a change in the API to the first reply from the new endpoint, with real clients and servers."""
 
 import contextlib
 import statistics
@@ -19,14 +19,14 @@ from tests.support.xds_server import XdsServer
 
 TARGET = "xds:///service-0.default:50051"
 PAUSE = 0.25
-"""Seconds between changes: by then everything is quiet again."""
+"""Seconds between changes, so that each starts without work left from the last."""
 
 
 class Client(Running):
-    """A process that calls again and again, and says when the host that replies is another.
+    """A process that calls repeatedly and reports when a different host replies.
 
     Args:
-        xds_server: Its control plane.
+        xds_server: The address of its control plane.
         interval: Seconds between calls.
     """
 
@@ -46,7 +46,7 @@ class Client(Running):
 
 
 def measure(report: Report) -> None:
-    """Measure one client that calls without a pause, and many that call now and then."""
+    """Measures one client that calls without a pause, and many that call at intervals."""
     sizes = {
         "1 client, calls without a pause": (1, 0.0, 20 if report.quick else 200),
         "50 clients, a call every 50 ms each": (50, 0.05, 5 if report.quick else 50),
@@ -67,7 +67,7 @@ def measure(report: Report) -> None:
 
 
 def _measure(count: int, interval: float, changes: int) -> tuple[list[float], list[float]]:
-    """Milliseconds from each change to the first client's reply from the other server, and to the last one's."""
+    """Returns, for each change, the milliseconds until the first and until the last client has a reply from the new host."""
     firsts, lasts = [], []
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -81,11 +81,11 @@ def _measure(count: int, interval: float, changes: int) -> tuple[list[float], li
         clients = [stack.enter_context(Client(server.address, interval)) for _ in range(count)]
         for number in range(changes):
             name, address = greeters[number % 2]
-            wait_until("all to be where they were sent", lambda: len({c.host for c in clients} - {""}) == 1)
+            wait_until("replies from one host to all", lambda: len({c.host for c in clients} - {""}) == 1)
             time.sleep(PAUSE)
             began = time.monotonic()
             _change(api, address)
-            wait_until("all to be where they are sent", partial(_are_at, clients, name))
+            wait_until("replies from the new host to all", partial(_all_reach, clients, name))
             times = [(client.since - began) * 1000 for client in clients]
             firsts.append(min(times))
             lasts.append(max(times))
@@ -94,7 +94,7 @@ def _measure(count: int, interval: float, changes: int) -> tuple[list[float], li
 
 @contextlib.contextmanager
 def _greeter(name: str) -> Iterator[tuple[str, str]]:
-    """Run a hello-server; its name and address."""
+    """Runs a hello-server and yields its name and address."""
     port = str(free_port())
     settings = environment(PORT=port, HOSTNAME=name, POD_IP="127.0.0.1", DRAIN_DELAY="0", LOG_FORMAT="json")
     with Running("hello-server", env=settings) as program:
@@ -102,7 +102,7 @@ def _greeter(name: str) -> Iterator[tuple[str, str]]:
         yield name, f"127.0.0.1:{port}"
 
 
-def _are_at(clients: list[Client], host: str) -> bool:
+def _all_reach(clients: list[Client], host: str) -> bool:
     return all(client.host == host for client in clients)
 
 

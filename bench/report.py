@@ -1,4 +1,4 @@
-"""What a run has measured: tables and charts, shown at once and, if wanted, put into docs/."""
+"""The results of a run: tables and charts, printed and, if requested, written into docs/."""
 
 import platform
 import re
@@ -18,17 +18,17 @@ from tools.publish import publish, table
 
 DOCS = Path(__file__).parents[1] / "docs"
 COLOURS = ("#1f6f8b", "#c8702f", "#7a9e4e", "#8c6bb1", "#8a8a8a")
-"""Told apart by everybody, on white and on black."""
+"""Distinguishable with colour blindness, on a white and on a black background."""
 
 
 @dataclass
 class Report:
-    """Takes what a run measures.
+    """Prints and publishes the results of one part.
 
     Attributes:
-        part: Of the benchmarks.
-        quick: Whether the run is a small one.
-        publishing: Whether what is measured goes into the documents.
+        part: The part's name.
+        quick: Whether the run uses small sizes.
+        publishing: Whether results are written into the documents.
     """
 
     part: str
@@ -37,7 +37,7 @@ class Report:
     _shown: dict[str, list[str]] = field(default_factory=dict)
 
     def steps(self, names: Sequence[str]) -> Iterator[str]:
-        """Go through the steps of a part, with a progress bar that says which one it is."""
+        """Yields the steps of a part, and shows the current one in a progress bar."""
         with tqdm(names, unit="step", dynamic_ncols=True) as bar:
             for name in bar:
                 bar.set_description(f"{self.part}: {name}")
@@ -51,7 +51,7 @@ class Report:
         *,
         document: str = "benchmarks",
     ) -> None:
-        """Show a table, and put it where a document has the marks of this name."""
+        """Prints a table and writes it between the markers of this name in a document."""
         text = table(head, [[_short(cell) for cell in row] for row in rows])
         sys.stdout.write(f"\n{name}\n{text}\n\n")
         if self.publishing:
@@ -66,7 +66,7 @@ class Report:
         *,
         log: bool = False,
     ) -> None:
-        """Draw a group of bars for each name in `groups`, with a bar of each series."""
+        """Draws a group of bars for each name in `groups`, with one bar for each series."""
         if not self.publishing:
             return
         figure = _figure()
@@ -85,7 +85,7 @@ class Report:
     def stack(
         self, name: str, unit: str, groups: Sequence[str], series: Mapping[str, Sequence[float]]
     ) -> None:
-        """Draw a bar for each name in `groups`, made of what each series adds, with the sum above it."""
+        """Draws a stacked bar for each name in `groups`, with its sum above it."""
         if not self.publishing:
             return
         figure = _figure()
@@ -108,14 +108,14 @@ class Report:
         *,
         log: str = "",
     ) -> None:
-        """Draw a line of each series; `log` names the axes that are logarithmic, such as "xy"."""
+        """Draws a line for each series; `log` names the logarithmic axes, such as "xy"."""
         if not self.publishing:
             return
         figure = _figure()
         axes = figure.subplots()
         for number, (label, points) in enumerate(series.items()):
             across, up = zip(*points, strict=True)
-            # Wider below narrower, so that lines in one place are all seen.
+            # Wider lines below narrower ones, so that overlapping lines stay visible.
             width = 1.5 + 0.7 * (len(series) - 1 - number)
             colour = COLOURS[number % len(COLOURS)]
             axes.plot(
@@ -132,14 +132,14 @@ class Report:
         _finish(figure, name)
 
     def origin(self) -> str:
-        """Where and how it was measured."""
+        """Returns a line with the date, the command and the machine."""
         size = "a quick run, with fewer repetitions: " if self.quick else ""
         command = f"task bench:{self.part}{' -- --quick --publish' if self.quick else ''}"
         return f"*{time.strftime('%Y-%m-%d')}, {size}`{command}`; {machine()}.*"
 
 
 def machine() -> str:
-    """The machine and what runs on it, in a line."""
+    """Returns the machine and the versions of the software, in one line."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     processors = re.findall(r"^model name\s*: (.*)$", info, re.MULTILINE)
     memory = re.search(r"MemTotal: *(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
@@ -168,7 +168,7 @@ def _go_versions() -> Iterator[str]:
 
 
 def _short(value: object) -> str:
-    """A figure with as many digits as it deserves."""
+    """Returns a figure with three significant digits."""
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2  # noqa: PLR2004
@@ -180,7 +180,7 @@ def _figure() -> Figure:
 
 
 def _finish(figure: Figure, name: str) -> None:
-    """Write a chart, the same bytes for the same figures."""
+    """Writes a chart; the same figures give the same bytes."""
     [axes] = figure.axes
     axes.spines[["top", "right"]].set_visible(False)
     if len(axes.get_legend_handles_labels()[1]) > 1:

@@ -1,4 +1,4 @@
-"""Starts what is measured and what measures it, and asks the system what a process has used."""
+"""Starts control planes and the load generator, and reads the resource usage of processes."""
 
 import contextlib
 import json
@@ -20,41 +20,45 @@ from tests.support.xds_server import XdsServer
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / ".build" / "bench"
 FILES_NEEDED = 12_000
-"""5,000 connections have two ends on this machine, but in two processes: twice that is plenty for each."""
+"""Open files of one process: 5,000 connections and a margin."""
 MARKER = "198.18.0.0"
 """The address in a file that the load generator replaces."""
 SLICE_SIZE = 100
 
 
-def have_go() -> bool:
-    """Tell whether Go is there; without it there is no load generator and no go-control-plane."""
+def has_go() -> bool:
+    """Returns whether Go is installed, which the load generator and go-control-plane need."""
     return shutil.which("go") is not None
 
 
 def build() -> None:
-    """Build the programs in bench/go."""
+    """Builds the programs in bench/go."""
     subprocess.run(["go", "build", "-C", str(ROOT / "bench/go"), "-o", f"{BUILD}/", "./..."], check=True)
 
 
 def build_for_image(name: str, path: Path) -> None:
-    """Build one of them to run in a container."""
+    """Builds one program of bench/go to run in a container."""
     command = ["go", "build", "-C", str(ROOT / "bench/go"), "-o", str(path), f"./{name}"]
     subprocess.run(command, check=True, env=os.environ | {"GOOS": "linux", "CGO_ENABLED": "0"})
 
 
 def raise_file_limit() -> str:
-    """Allow as many open files as the system lets us; say so if that is too few for the largest runs."""
+    """Raises the limit of open files as far as needed and allowed.
+
+    Returns:
+        A warning if the limit is too low for the largest runs, else "".
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_NEEDED if hard == resource.RLIM_INFINITY else min(FILES_NEEDED, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     if wanted >= FILES_NEEDED:
         return ""
-    return f"only {hard} files may be open (ulimit -Hn): runs with more streams than about that fail"
+    return f"at most {hard} open files are allowed (ulimit -Hn): runs with more streams fail"
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process has used so far."""
+    """The resources that a process has used so far."""
 
     cpu: float
     """Seconds."""
@@ -64,12 +68,12 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """Ask Linux what a process has used."""
+    """Reads the usage of a process from /proc."""
     return read_usage(Path(f"/proc/{pid}/stat").read_text(encoding="ascii"))
 
 
 def read_usage(stat: str) -> Usage:
-    """Read what a process has used from its /proc/PID/stat; see proc(5)."""
+    """Parses the content of /proc/PID/stat; see proc(5)."""
     fields = stat.rpartition(") ")[2].split()
     ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     return Usage(
@@ -81,12 +85,12 @@ def read_usage(stat: str) -> Usage:
 
 @dataclass(frozen=True)
 class Target:
-    """A control plane that runs.
+    """A running control plane.
 
     Attributes:
-        addresses: Where each of its processes serves xDS.
-        pids: Of its processes.
-        change: Arguments of the load generator that say how a change is made.
+        addresses: The xDS address of each of its processes.
+        pids: The ids of its processes.
+        change: The load generator's arguments that define how it makes a change.
     """
 
     addresses: Sequence[str]
@@ -94,11 +98,11 @@ class Target:
     change: Sequence[str]
 
     def load(self, **options: object) -> dict[str, Any]:
-        """Put it under load to the end, and return what was measured."""
+        """Runs the load generator and returns its report."""
         return finish(self.start_load(**options))
 
     def start_load(self, **options: object) -> subprocess.Popen[str]:
-        """Put it under load."""
+        """Starts the load generator."""
         arguments = [f"--{name}={value}" for name, value in options.items()]
         return subprocess.Popen(
             [
@@ -115,21 +119,21 @@ class Target:
 
 
 def finish(load: subprocess.Popen[str]) -> dict[str, Any]:
-    """Wait for the load generator's report.
+    """Waits for the load generator's report.
 
     Raises:
-        RuntimeError: it has failed.
+        RuntimeError: the load generator has failed.
     """
-    report, problems = load.communicate()
+    report, errors = load.communicate()
     if load.returncode:
-        raise RuntimeError(f"the load generator has failed: {problems.strip()}")
+        raise RuntimeError(f"the load generator has failed: {errors.strip()}")
     measured: dict[str, Any] = json.loads(report)
     return measured
 
 
 @contextlib.contextmanager
 def peer(*, services: int, endpoints: int) -> Iterator[Target]:
-    """Run go-control-plane."""
+    """Runs go-control-plane."""
     address, control = (f"127.0.0.1:{running.free_port()}" for _ in range(2))
     sizes = (f"--services={services}", f"--endpoints={endpoints}")
     with Running(
@@ -142,7 +146,7 @@ def peer(*, services: int, endpoints: int) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def api_server(*, services: int, endpoints: int) -> Iterator[str]:
-    """Run a scripted Kubernetes API server; its address."""
+    """Runs a stub of the Kubernetes API server and yields its address."""
     address = f"127.0.0.1:{running.free_port()}"
     sizes = (f"--services={services}", f"--endpoints={endpoints}")
     with Running(
@@ -153,7 +157,7 @@ def api_server(*, services: int, endpoints: int) -> Iterator[str]:
 
 
 def kubeconfig(path: Path, address: str) -> Path:
-    """Write a kubeconfig that leads to an API server without asking who comes."""
+    """Writes a kubeconfig for an API server without authentication."""
     path.write_text(
         json.dumps(
             {
@@ -174,7 +178,7 @@ def kubeconfig(path: Path, address: str) -> Path:
 def ours(
     directory: Path, *, services: int, endpoints: int, replicas: int = 1, **settings: str
 ) -> Iterator[Target]:
-    """Run xds-server, that follows a scripted API server."""
+    """Runs xds-server with the stub of the API server."""
     with api_server(services=services, endpoints=endpoints) as api, contextlib.ExitStack() as stack:
         config = str(kubeconfig(directory / "kubeconfig", api))
         found = [stack.enter_context(XdsServer(None, KUBECONFIG=config, **settings)) for _ in range(replicas)]
@@ -186,7 +190,7 @@ def ours(
 
 @contextlib.contextmanager
 def ours_with_files(directory: Path, *, endpoints: int) -> Iterator[Target]:
-    """Run xds-server, that follows a folder; as many endpoints a slice as Kubernetes puts into one."""
+    """Runs xds-server with a folder of files; slices are as large as those of Kubernetes."""
     folder = directory / "objects"
     folder.mkdir()
     addresses = [MARKER, *(f"10.0.{number >> 8}.{number & 255}" for number in range(1, endpoints))]
@@ -208,7 +212,7 @@ def ours_with_files(directory: Path, *, endpoints: int) -> Iterator[Target]:
 
 
 def metrics(address: str) -> dict[str, float]:
-    """Read an xds-server's metrics."""
+    """Reads an xds-server's metrics."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as response:
         lines = response.read().decode().splitlines()
     return {
@@ -217,5 +221,5 @@ def metrics(address: str) -> dict[str, float]:
 
 
 def say(text: str) -> None:
-    """Tell who waits."""
+    """Prints a line of progress."""
     sys.stderr.write(f"{text}\n")

@@ -1,4 +1,4 @@
-"""What the size of the mesh costs: a change, a newcomer, memory, the start, and a poll that finds nothing new."""
+"""The cost of the size of a mesh: a change, a new client, memory, the start, and a poll that finds no change."""
 
 import contextlib
 import tempfile
@@ -22,7 +22,7 @@ POLLS = 3
 
 
 def measure(report: Report) -> None:
-    """Measure meshes of each size."""
+    """Measures meshes of each size."""
     sizes = (1, 1_000) if report.quick else (1, 100, 1_000, 10_000)
     steps: dict[str, Callable[[], None]] = {}
     found: dict[tuple[int, str], dict[str, Any]] = {}
@@ -30,8 +30,9 @@ def measure(report: Report) -> None:
 
     def under_load(services: int, name: str) -> None:
         with tempfile.TemporaryDirectory() as directory, _start(name, Path(directory), services) as target:
-            # All streams ask for one service, whatever else there is.
-            found[services, name] = target.load(streams=STREAMS, services=1, changes=20, newcomers=20)
+            # All streams subscribe to the same service, whatever the size of the mesh.
+            load = {"streams": STREAMS, "services": 1, "changes": 20, "new-clients": 20}
+            found[services, name] = target.load(**load)
 
     def start(services: int) -> None:
         starts.append(_polls(services))
@@ -50,7 +51,7 @@ def measure(report: Report) -> None:
         rows.append(
             (
                 *(services, name, one["last_ms"], ratio("last_ms"), one["change_cpu_ms"][0]),
-                *(ratio("change_cpu_ms"), one["newcomer_ms"], one["newcomer_cpu_ms"][0]),
+                *(ratio("change_cpu_ms"), one["new_client_ms"], one["new_client_cpu_ms"][0]),
                 *(one["memory_mib"][0], ratio("memory_mib")),
             )
         )
@@ -58,15 +59,15 @@ def measure(report: Report) -> None:
         "services",
         (
             *("services", "server", "last, ms", "ratio", "CPU a change, ms", "ratio"),
-            *("newcomer waits, ms", "newcomer CPU, ms", "memory, MiB", "ratio"),
+            *("new client waits, ms", "CPU of a new client, ms", "memory, MiB", "ratio"),
         ),
         rows,
     )
     report.table(
         "start",
         (
-            *("services", "endpoints", "program started to ready, s", "of it, listing and building, s"),
-            *("CPU a poll that finds nothing new, s", "responses sent meanwhile"),
+            *("services", "endpoints", "start to ready, s", "of it, listing and building, s"),
+            *("CPU of a poll without changes, s", "responses sent meanwhile"),
         ),
         starts,
     )
@@ -79,7 +80,7 @@ def _start(name: str, directory: Path, services: int) -> contextlib.AbstractCont
 
 
 def _polls(services: int) -> tuple[object, ...]:
-    """Start a server, and let it poll while streams listen."""
+    """Measures the start of a server, and its polls while streams are open."""
     with (
         tempfile.TemporaryDirectory() as directory,
         running.api_server(services=services, endpoints=ENDPOINTS) as api,
@@ -96,9 +97,9 @@ def _polls(services: int) -> tuple[object, ...]:
                 streams=STREAMS, services=1, changes=0, hold=f"{(POLLS + 1) * POLL_SECONDS}s"
             )
             wait_until(
-                "all streams to be answered", lambda: _sent(running.metrics(server.admin)) == STREAMS * TYPES
+                "responses to all streams", lambda: _sent(running.metrics(server.admin)) == STREAMS * TYPES
             )
-            # Without looking meanwhile, which costs more than a poll of a small mesh.
+            # Sleeps instead of reading metrics: that would cost more than a poll of a small mesh.
             before, cpu = running.metrics(server.admin), running.usage(server.pid).cpu
             time.sleep(POLLS * POLL_SECONDS)
             after, cpu = running.metrics(server.admin), running.usage(server.pid).cpu - cpu

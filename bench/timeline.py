@@ -1,4 +1,4 @@
-"""What the timelines say that `echo call` reports: pure, so that it can be tested."""
+"""Evaluates the timelines that `echo call` reports. Pure functions, so that they can be tested."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -6,12 +6,12 @@ from typing import TypedDict
 
 
 class Bucket(TypedDict):
-    """A part of the time.
+    """An interval of a timeline.
 
     Attributes:
-        at: When it begins, in Unix time.
-        hosts: How many calls each replica answered.
-        failed: How many failed.
+        at: Its begin, in Unix time.
+        hosts: The number of calls that each replica answered.
+        failed: The number of calls that failed.
     """
 
     at: float
@@ -20,21 +20,21 @@ class Bucket(TypedDict):
 
 
 def spread(hosts: Mapping[str, int], replicas: int) -> list[float]:
-    """Percent of the calls that each replica answered, the busiest first."""
+    """Returns the percentage of calls that each replica answered, the busiest first."""
     counts = sorted(hosts.values(), reverse=True)
     counts += [0] * (replicas - len(counts))
     return [count / sum(counts) * 100 for count in counts]
 
 
-def newcomers(timelines: Sequence[Sequence[Bucket]], since: float) -> set[str]:
-    """The replicas that answered nobody before."""
+def new_replicas(timelines: Sequence[Sequence[Bucket]], since: float) -> set[str]:
+    """Returns the replicas that answered no call before `since`, in Unix time."""
     buckets = [bucket for timeline in timelines for bucket in timeline]
     seen = {host for bucket in buckets for host in bucket["hosts"]}
     return seen - {host for bucket in buckets if bucket["at"] < since for host in bucket["hosts"]}
 
 
 def share(timeline: Sequence[Bucket], of: AbstractSet[str]) -> list[tuple[float, float]]:
-    """What percent of the calls that were answered these replicas answered, by time."""
+    """Returns the percentage of the answered calls that these replicas answered, by time."""
     found = []
     for bucket in timeline:
         if answered := sum(bucket["hosts"].values()):
@@ -44,7 +44,7 @@ def share(timeline: Sequence[Bucket], of: AbstractSet[str]) -> list[tuple[float,
 
 
 def since(points: Sequence[tuple[float, float]], least: float) -> float | None:
-    """From when on all is at least so much."""
+    """Returns the time from which on all values are at least `least`, or None."""
     found = None
     for at, value in points:
         if value < least:

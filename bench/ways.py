@@ -1,4 +1,4 @@
-"""Four ways from a client to the replicas of a service, on a cluster of their own; bench/cluster is what runs there."""
+"""Four ways to call the replicas of a service, on a separate kind cluster that runs bench/cluster."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ from tests.cluster.kube import Cluster
 
 IMAGE = "proxyless-bench:build"
 ECHO = "echo"
-"""The service that is called."""
+"""The service that the benchmark calls."""
 ROLES = {ECHO: "servers", "envoy": "proxy", "xds-server": "control plane"}
 CLIENT = "client"
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to the replicas, by the arguments of `echo call`."""
+    """A way to call the replicas: its name and arguments of `echo call`."""
 
     name: str
     arguments: tuple[str, ...]
@@ -41,8 +41,8 @@ XDS = Way("xds:///", ("--target=xds:///echo.default:50051",))
 WAYS = (SERVICE, HEADLESS, ENVOY, XDS)
 
 
-def missing() -> str:
-    """Tell what is missing to make a cluster."""
+def missing_tools() -> str:
+    """Returns which tools are missing to create a cluster, or ""."""
     found = subprocess.run(
         [ROOT / "scripts/need", "docker", "kind", "kubectl"], capture_output=True, text=True, check=False
     )
@@ -51,26 +51,28 @@ def missing() -> str:
 
 @contextlib.contextmanager
 def cluster() -> Iterator[Cluster]:
-    """Make a cluster with the replicas, all that leads to them, and a pod to call from."""
+    """Creates a cluster with the replicas, the Services and proxy in front of them, and a pod to call from."""
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         name = f"proxyless-bench-{uuid.uuid4().hex[:6]}"
-        made = Cluster(f"kind-{name}", os.environ | {"KUBECONFIG": str(folder / "kubeconfig")})
+        created = Cluster(f"kind-{name}", os.environ | {"KUBECONFIG": str(folder / "kubeconfig")})
         xds_server = _build(folder / "image")
         try:
-            running.say("making a cluster")
-            made.task("cluster:create")
-            kube.run("kind", "load", "docker-image", "--name", name, xds_server, IMAGE, env=made.environment)
-            made.kubectl("apply", "--kustomize", str(_kustomization(xds_server)))
+            running.say("creating a cluster")
+            created.task("cluster:create")
+            kube.run(
+                "kind", "load", "docker-image", "--name", name, xds_server, IMAGE, env=created.environment
+            )
+            created.kubectl("apply", "--kustomize", str(_kustomization(xds_server)))
             for service in (*ROLES, "caller"):
-                made.rolled_out(service)
-            yield made
+                created.rolled_out(service)
+            yield created
         finally:
-            made.task("cluster:delete")
+            created.task("cluster:delete")
 
 
 def call(cluster: Cluster, way: Way, *arguments: str) -> dict[str, Any]:
-    """Call by a way, and return what became of it."""
+    """Runs `echo call` and returns its report."""
     found: dict[str, Any] = json.loads(
         cluster.kubectl("exec", "deployment/caller", "--", "/echo", "call", *way.arguments, *arguments)
     )
@@ -78,14 +80,14 @@ def call(cluster: Cluster, way: Way, *arguments: str) -> dict[str, Any]:
 
 
 def pods(cluster: Cluster) -> list[tuple[str, str]]:
-    """Role and name of each pod that has a part in the calls."""
+    """Returns role and name of each pod that takes part in the calls."""
     found = cluster.get("pods", "--selector", f"{kube.NAME} in ({','.join(ROLES)})")
     labelled = ((pod["metadata"]["labels"][kube.NAME], pod["metadata"]["name"]) for pod in found)
     return [(ROLES[service], name) for service, name in labelled]
 
 
 def usage(cluster: Cluster, pods: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Seconds of CPU that the pods of each role have used so far."""
+    """Returns the seconds of CPU that the pods of each role have used so far."""
 
     def read(pod: tuple[str, str]) -> float:
         return running.read_usage(cluster.kubectl("exec", pod[1], "--", "cat", "/proc/1/stat")).cpu
@@ -98,7 +100,7 @@ def usage(cluster: Cluster, pods: Sequence[tuple[str, str]]) -> dict[str, float]
 
 
 def _build(context: Path) -> str:
-    """Build the images; return the name of xds-server's."""
+    """Builds the images and returns the name of xds-server's image."""
     running.say("building images")
     kube.run("scripts/build-image", "xds-server")
     context.mkdir()
@@ -111,7 +113,7 @@ def _build(context: Path) -> str:
 
 
 def _kustomization(xds_server: str) -> Path:
-    """Write bench/cluster with the tags of the images: JSON, which YAML includes."""
+    """Writes a kustomization of bench/cluster with the tags of the images, as JSON, a subset of YAML."""
     folder = BUILD / "cluster"
     folder.mkdir(parents=True, exist_ok=True)
     images = [dict(zip(("name", "newTag"), image.split(":"), strict=True)) for image in (xds_server, IMAGE)]

@@ -1,4 +1,4 @@
-"""The article's argument, measured: four ways to five replicas, under load and while something happens to them."""
+"""Measures the article's argument: four ways to call five replicas, under load, scaling, crashes and a restart."""
 
 import json
 import time
@@ -18,61 +18,61 @@ DOCUMENT = "why-proxyless"
 FEW, MANY = 2, 5
 """Replicas before and after scaling."""
 RATE = 100
-"""Calls a second of each way while something happens."""
+"""Calls a second by each way during an event."""
 SETTLED = 3.0
-"""Seconds of calls before it does."""
+"""Seconds of calls before an event."""
 LIMIT = "50m"
-"""CPU that each replica may use when replicas are to be the bottleneck."""
+"""CPU limit of each replica when replicas are to be the bottleneck."""
 AT_LIMIT = 256
-"""Calls under way then."""
+"""Concurrent calls with that limit."""
 BUSY = 64
-"""Calls under way where it is told what a request costs."""
+"""Concurrent calls of the chart of the CPU of a request."""
 CRASHES_EVERY = 5
 """Seconds."""
 CRASHES = 4
-"""Fewer than replicas: the second time the kubelet waits ten seconds before it starts one again."""
+"""Fewer than replicas, so that none crashes twice: the kubelet delays a second restart by ten seconds."""
 
 Answers = dict[str, Any]
-"""What `echo call` reports."""
+"""The report of `echo call`."""
 
 
 @dataclass
 class Load:
-    """What the rounds under one load have found.
+    """The results of the rounds under one load.
 
     Attributes:
-        reports: Of `echo call`.
-        cpu: Microseconds a request, by role.
+        reports: The reports of `echo call`.
+        cpu: Microseconds of CPU a request, by role.
     """
 
     reports: list[Answers] = field(default_factory=list)
     cpu: list[dict[str, float]] = field(default_factory=list)
 
     def median(self, key: str) -> float:
-        """The median of what was reported."""
+        """Returns the median of a figure of the reports."""
         return float(median(report[key] for report in self.reports))
 
     def rate(self) -> float:
-        """Requests a second."""
+        """Returns the requests a second."""
         return float(median(report["requests"] / report["seconds"] for report in self.reports))
 
     def cost(self, role: str) -> float:
-        """Microseconds of CPU a request."""
+        """Returns the microseconds of CPU a request."""
         return median(cpu[role] for cpu in self.cpu)
 
     def failed(self) -> int:
-        """Requests that failed."""
+        """Returns the number of failed requests."""
         return sum(sum(report["failures"].values()) for report in self.reports)
 
 
 @dataclass
 class Event:
-    """What became of the calls by each way while something happened.
+    """The calls by each way during an event, such as a rollout.
 
     Attributes:
-        reports: Of `echo call`, with a timeline.
-        began: When it began to happen, in Unix time.
-        done: When it was done.
+        reports: The reports of `echo call`, with a timeline.
+        began: The begin of the event, in Unix time.
+        done: The end of the event, in Unix time.
     """
 
     reports: dict[Way, Answers] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Event:
 
 
 def measure(report: Report) -> None:
-    """Measure each way under load, then all of them at once while something happens."""
+    """Measures each way under load, then all ways at once during each event."""
     levels = (1, BUSY, 256) if report.quick else (1, 4, 16, BUSY, 256)
     rounds = 1 if report.quick else 3
     loads = {way: {level: Load() for level in levels} for way in WAYS}
@@ -98,24 +98,24 @@ def measure(report: Report) -> None:
         for way in WAYS:
             name = f"round {number}, limited, {way.name}"
             steps[name] = partial(load, way=way, concurrency=AT_LIMIT, into=limited[way])
-    steps["don't limit them"] = partial(limit, cpu=None)
+    steps["remove the limit"] = partial(limit, cpu=None)
     steps["crashes"] = partial(crash, seconds=(CRASHES + 1) * CRASHES_EVERY - 1, into=crashes)
     steps["a rolling restart"] = partial(restart_all, seconds=60, into=restart)
     steps["scaling"] = partial(scale, seconds=30 if report.quick else 75, into=scaling)
     with ways.cluster() as cluster:
         for step in report.steps(list(steps)):
             steps[step](cluster)
-    tell_spread(report, {way: loads[way][levels[-1]] for way in WAYS})
-    tell_load(report, loads)
-    tell_limited(report, limited)
-    tell_scaling(report, scaling)
-    tell_losses(
+    report_spread(report, {way: loads[way][levels[-1]] for way in WAYS})
+    report_load(report, loads)
+    report_limited(report, limited)
+    report_scaling(report, scaling)
+    report_losses(
         report, {f"a crash every {CRASHES_EVERY} s, {CRASHES} times": crashes, "a rolling restart": restart}
     )
 
 
 def load(cluster: Cluster, way: Way, concurrency: int, into: Load) -> None:
-    """Call as fast as it goes, with so many calls under way."""
+    """Calls as fast as possible, with this many concurrent calls."""
     pods = ways.pods(cluster)
     before = ways.usage(cluster, pods)
     found = ways.call(cluster, way, f"--concurrency={concurrency}", "--duration=2s", "--warm-up=500ms")
@@ -128,7 +128,7 @@ def load(cluster: Cluster, way: Way, concurrency: int, into: Load) -> None:
 
 
 def limit(cluster: Cluster, cpu: str | None) -> None:
-    """Let each replica use so much CPU, or as much as there is."""
+    """Sets or removes the CPU limit of each replica."""
     container = {"name": "app", "resources": {"limits": {"cpu": cpu}}}
     patch = {"spec": {"template": {"spec": {"containers": [container]}}}}
     cluster.kubectl("patch", "deployment", ways.ECHO, "--patch", json.dumps(patch))
@@ -136,17 +136,17 @@ def limit(cluster: Cluster, cpu: str | None) -> None:
 
 
 def crash(cluster: Cluster, seconds: float, into: Event) -> None:
-    """Let the replica crash that the calls to the Service's address go to, hence calls of each way, again and again."""
+    """Crashes, repeatedly, the replica that the Service's address leads to, and with it calls of every way."""
     during(cluster, seconds, lambda: None, into, {ways.SERVICE: (f"--crash-every={CRASHES_EVERY}s",)})
 
 
 def restart_all(cluster: Cluster, seconds: float, into: Event) -> None:
-    """Replace the replicas one by one."""
+    """Replaces the replicas one by one."""
     during(cluster, seconds, lambda: cluster.restart(ways.ECHO), into)
 
 
 def scale(cluster: Cluster, seconds: float, into: Event) -> None:
-    """Add replicas."""
+    """Adds replicas."""
     cluster.scale(ways.ECHO, FEW)
     during(cluster, seconds, lambda: cluster.scale(ways.ECHO, MANY), into)
 
@@ -158,7 +158,7 @@ def during(
     into: Event,
     more: Mapping[Way, Sequence[str]] | None = None,
 ) -> None:
-    """Call steadily by all ways at once, and let something happen meanwhile."""
+    """Calls at a constant rate by all ways at once, and runs the event meanwhile."""
     arguments = (f"--rate={RATE}", f"--duration={seconds}s", "--bucket=500ms")
     with ThreadPoolExecutor(len(WAYS)) as pool:
         calls = {
@@ -171,11 +171,11 @@ def during(
         into.reports = {way: found.result() for way, found in calls.items()}
 
 
-# ---- how it is told ----
+# ---- tables and charts ----
 
 
-def tell_spread(report: Report, loads: Mapping[Way, Load]) -> None:
-    """Who answers."""
+def report_spread(report: Report, loads: Mapping[Way, Load]) -> None:
+    """Reports which replicas answer."""
     shares = {way: timeline.spread(found.reports[0]["hosts"], MANY) for way, found in loads.items()}
     report.table(
         "why-spread",
@@ -191,8 +191,8 @@ def tell_spread(report: Report, loads: Mapping[Way, Load]) -> None:
     )
 
 
-def tell_load(report: Report, loads: Mapping[Way, Mapping[int, Load]]) -> None:
-    """What each way costs."""
+def report_load(report: Report, loads: Mapping[Way, Mapping[int, Load]]) -> None:
+    """Reports the rate, latency and CPU of each way."""
     rows = []
     for level in loads[WAYS[0]]:
         for way in WAYS:
@@ -228,8 +228,8 @@ def tell_load(report: Report, loads: Mapping[Way, Mapping[int, Load]]) -> None:
     )
 
 
-def tell_limited(report: Report, loads: Mapping[Way, Load]) -> None:
-    """What each way makes of replicas that are the bottleneck."""
+def report_limited(report: Report, loads: Mapping[Way, Load]) -> None:
+    """Reports each way with replicas as the bottleneck."""
     report.table(
         "why-limited",
         ("way", "requests/s", "p50, ms", "p99, ms"),
@@ -240,17 +240,17 @@ def tell_limited(report: Report, loads: Mapping[Way, Load]) -> None:
     report.bars("why-limited", "requests a second", [way.name for way in WAYS], rates)
 
 
-def tell_scaling(report: Report, event: Event) -> None:
-    """When new replicas have their share."""
-    new = timeline.newcomers([found["timeline"] for found in event.reports.values()], event.began)
+def report_scaling(report: Report, event: Event) -> None:
+    """Reports when new replicas get their share."""
+    new = timeline.new_replicas([found["timeline"] for found in event.reports.values()], event.began)
     equal = (MANY - FEW) / MANY * 100
     lines: dict[str, list[tuple[float, float]]] = {}
     rows = []
     for way, found in event.reports.items():
-        # The last bucket is not whole.
+        # The last bucket is incomplete.
         points = [(at - event.began, percent) for at, percent in timeline.share(found["timeline"], new)[:-1]]
         lines[way.name] = points
-        # Nine tenths of it: in half a second it is not quite even.
+        # Nine tenths of it, as the calls of half a second are not spread perfectly evenly.
         reached = timeline.since(points, equal * 0.9)
         rows.append(
             (
@@ -279,8 +279,8 @@ def tell_scaling(report: Report, event: Event) -> None:
     )
 
 
-def tell_losses(report: Report, events: Mapping[str, Event]) -> None:
-    """What failed."""
+def report_losses(report: Report, events: Mapping[str, Event]) -> None:
+    """Reports the failed requests."""
     rows = []
     for way in WAYS:
         found = [event.reports[way] for event in events.values()]

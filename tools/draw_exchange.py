@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Draws what was said on one ADS stream, as a Mermaid sequence diagram, from xds-server's own log.
+"""Draws the exchange on one ADS stream as a Mermaid sequence diagram, from xds-server's debug log.
 
     LOG_LEVEL=DEBUG LOG_FORMAT=json ./taskw local | tools/draw_exchange.py hello-client.default
 
-reads until the demo ends (Ctrl-C) and draws the first stream of that node. The diagram in docs/ is its work.
+reads until the demo ends (Ctrl-C) and draws the first stream of that node. docs/how-it-works.md has its output.
 """
 
 import json
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-WORDS = {"subscribe": "subscribe to", "ack": "acknowledge", "nack": "refuse", "stale": "(stale)"}
+VERBS = {"subscribe": "subscribe to", "ack": "ACK", "nack": "NACK", "stale": "(stale)"}
 
 
 def read(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The events of a log; lines that are none are passed over."""
+    """Yields the events of a log; skips lines that are not JSON objects."""
     for line in lines:
         try:
             event = json.loads(line[line.find("{") :])
@@ -26,7 +26,7 @@ def read(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def draw(events: Iterable[dict[str, Any]], node: str) -> Iterator[str]:
-    """The lines of the diagram."""
+    """Yields the lines of the diagram."""
     events = list(events)
     opened = [e["stream"] for e in events if e["event"] == "stream opened" and e.get("node") == node]
     if not opened:
@@ -40,7 +40,7 @@ def draw(events: Iterable[dict[str, Any]], node: str) -> Iterator[str]:
         names = ", ".join(map(str, event.get("names", ()))) or "nothing"
         if event["event"] == "request":
             answered = f" (nonce {event['nonce']})" if event["nonce"] else ""
-            yield f"  C->>X: {event['type']} {WORDS.get(str(event['kind']), event['kind'])} {names}{answered}"
+            yield f"  C->>X: {event['type']} {VERBS.get(str(event['kind']), event['kind'])} {names}{answered}"
         elif event["event"] == "response":
             version = str(event["version"])[:8]
             yield f"  X->>C: {event['type']} {names} (version {version}…, nonce {event['nonce']})"

@@ -1,6 +1,6 @@
-"""Puts what a run measured into a document, so that no figure in docs/ is typed by hand.
+"""Writes the results of a run into a document, so that no figure in docs/ is typed by hand.
 
-A document marks the place with two comment lines; what stands between them belongs to the run:
+Two comments mark the place in a document; everything between them is replaced:
 
     <!-- begin interop: written by `task test:interop` -->
     <!-- end interop -->
@@ -12,17 +12,17 @@ from pathlib import Path
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; a cell's line breaks and bars don't break it."""
+    """Returns a Markdown table; escapes line breaks and bars in cells."""
     lines = [head, ["---"] * len(head), *rows]
     cells = [[re.sub(r"\s*\n\s*", " ", str(cell)).replace("|", "\\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def publish(document: Path, name: str, text: str) -> None:
-    """Replace what stands between the marks of `name` in `document`.
+    """Replaces the text between the markers of `name` in `document`.
 
     Raises:
-        ValueError: if the document has no such marks, or more than one pair of them.
+        ValueError: the document does not have exactly one pair of these markers.
     """
     marks = re.compile(
         rf"(<!-- begin {re.escape(name)}:[^\n]*-->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL

@@ -1,4 +1,4 @@
-"""Clients as nobody wishes for them, each kind as a context: while it lasts, they misbehave."""
+"""Misbehaving clients of xds-server: each kind is a context manager, and the clients misbehave while it is open."""
 
 import contextlib
 import random
@@ -28,7 +28,7 @@ STOPPED = 4
 
 @contextlib.contextmanager
 def never_reading(server: XdsServer) -> Iterator[None]:
-    """Subscribe to what is large and changes all the time, and never read a byte of it."""
+    """Subscribes to a large service that changes constantly, and never reads."""
     with connections(server.address, NOT_READING) as clients:
         for number, client in enumerate(clients):
             client.sendall(http2.opening(takes_everything=number % 2 == 0) + subscription(BIG))
@@ -38,7 +38,7 @@ def never_reading(server: XdsServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading_now_and_then(server: XdsServer) -> Iterator[None]:
-    """The same, but read a byte now and then."""
+    """Subscribes to the same, and reads a byte every half second."""
     with connections(server.address, NOT_READING) as clients:
         for client in clients:
             client.sendall(http2.opening(takes_everything=True) + subscription(BIG))
@@ -48,13 +48,13 @@ def reading_now_and_then(server: XdsServer) -> Iterator[None]:
             for client in clients:
                 assert client.recv(1)
 
-        with again_and_again(read_a_byte, every=0.5):
+        with repeatedly(read_a_byte, every=0.5):
             yield
 
 
 @contextlib.contextmanager
-def saying_nothing(server: XdsServer) -> Iterator[None]:
-    """Connect and say nothing: some not even in HTTP/2, some begin a stream and never ask."""
+def silent(server: XdsServer) -> Iterator[None]:
+    """Connects and sends no request: some send no HTTP/2 at all, some open a stream without a request."""
     beginnings = (b"", http2.PREFACE[:7], http2.opening(takes_everything=True), stream_without_request())
     with connections(server.address, 200) as clients:
         for number, client in enumerate(clients):
@@ -64,10 +64,10 @@ def saying_nothing(server: XdsServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped(server: XdsServer) -> Iterator[None]:
-    """Stop some clients in the midst of their work (SIGSTOP). When they go on, they come to know what they missed."""
+    """Stops some calling clients (SIGSTOP). After SIGCONT they receive the changes that they missed."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(bootstrap(server.address), TARGET)) for _ in range(STOPPED)]
-        wait_until("all to be answered", lambda: all(client.hosts for client in clients))
+        wait_until("replies to all clients", lambda: all(client.hosts for client in clients))
         before = [set(client.hosts) for client in clients]
         for client in clients:
             client.send(signal.SIGSTOP)
@@ -77,23 +77,23 @@ def stopped(server: XdsServer) -> Iterator[None]:
             for client in clients:
                 client.send(signal.SIGCONT)
         wait_until(
-            "all to be answered by the new pod",
+            "replies of the new pod to all clients",
             lambda: all(known < set(client.hosts) for known, client in zip(before, clients, strict=True)),
         )
 
 
 @contextlib.contextmanager
 def storming(server: XdsServer) -> Iterator[None]:
-    """A thousand clients, who all drop their connections and come again at the same moment, time after time."""
+    """Runs a thousand clients that all drop their connections and reconnect at the same moment, repeatedly."""
     with Crowd(server.address, STORM, NAME) as crowd:
         crowd.wait_until_answered()
-        with again_and_again(lambda _: crowd.scatter(), every=2):
+        with repeatedly(lambda _: crowd.scatter(), every=2):
             yield
 
 
 @contextlib.contextmanager
-def asking_for_many_names(server: XdsServer) -> Iterator[None]:
-    """Ask for 10,000 names of which one exists, for Listeners and for endpoints."""
+def subscribing_to_many_names(server: XdsServer) -> Iterator[None]:
+    """Subscribes to 10,000 names, one of which exists, for Listeners and for endpoints."""
     with AdsClient(server.address) as client:
         others = [f"service-{number}.default:50051" for number in range(MANY_NAMES - 1)]
         for kind in (Listener, ClusterLoadAssignment):
@@ -103,15 +103,15 @@ def asking_for_many_names(server: XdsServer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def talking_rubbish(server: XdsServer) -> Iterator[None]:
-    """Send random bytes, HTTP/2 with something wrong in it, and requests that are none, without end."""
+def sending_invalid_input(server: XdsServer) -> Iterator[None]:
+    """Sends random bytes, corrupted HTTP/2, and invalid requests, repeatedly."""
 
-    def talk(chance: random.Random) -> None:
+    def send(chance: random.Random) -> None:
         noise = chance.randbytes(chance.randrange(1, 2_000))
         garbled = bytearray(http2.opening(takes_everything=True) + subscription(NAME))
         for _ in range(8):
             garbled[chance.randrange(len(garbled))] = chance.randrange(256)
-        said = chance.choice(
+        sent = chance.choice(
             [
                 noise,
                 bytes(garbled),
@@ -121,29 +121,29 @@ def talking_rubbish(server: XdsServer) -> Iterator[None]:
                 + http2.ads_stream(DiscoveryRequest().SerializeToString()),
             ]
         )
-        # The server may hang up at any moment, as well it should.
+        # The server may close the connection at any moment.
         with contextlib.suppress(OSError), socket.create_connection(_split(server.address), 1) as client:
-            client.sendall(said)
+            client.sendall(sent)
             client.recv(1)
 
-    with again_and_again(talk, every=0.005):
+    with repeatedly(send, every=0.005):
         yield
-    assert server.warnings("request refused", "not a DiscoveryRequest"), "some of it got as far as that"
+    assert server.warnings("request refused", "not a DiscoveryRequest"), "some input reached the xDS handler"
 
 
 KINDS: dict[str, Callable[[XdsServer], contextlib.AbstractContextManager[None]]] = {
     f"{NOT_READING} clients that never read": never_reading,
     f"{NOT_READING} clients that read a byte now and then": reading_now_and_then,
-    "200 connections that send nothing": saying_nothing,
+    "200 connections that send nothing": silent,
     f"{STOPPED} clients stopped (SIGSTOP)": stopped,
     f"storms of {STORM:,} reconnects": storming,
-    f"a client that subscribes to {MANY_NAMES:,} names": asking_for_many_names,
-    "continuous invalid input: random bytes, invalid requests": talking_rubbish,
+    f"a client that subscribes to {MANY_NAMES:,} names": subscribing_to_many_names,
+    "continuous invalid input: random bytes, invalid requests": sending_invalid_input,
 }
 
 
 def subscription(name: str) -> bytes:
-    """Begin a stream that asks for all four types of a name."""
+    """Returns the bytes of a stream that subscribes to a name as all four types."""
     requests = [DiscoveryRequest(type_url=kind, resource_names=[name]) for kind in TYPES]
     return http2.ads_stream(*(request.SerializeToString() for request in requests))
 
@@ -154,7 +154,7 @@ def stream_without_request() -> bytes:
 
 @contextlib.contextmanager
 def connections(address: str, count: int) -> Iterator[Sequence[socket.socket]]:
-    """Open so many, which buffer as little as the kernel lets them."""
+    """Opens connections with the smallest receive buffer that the kernel allows."""
     with contextlib.ExitStack() as stack:
         clients = []
         for _ in range(count):
@@ -167,8 +167,8 @@ def connections(address: str, count: int) -> Iterator[Sequence[socket.socket]]:
 
 
 @contextlib.contextmanager
-def again_and_again(step: Callable[[random.Random], None], *, every: float) -> Iterator[None]:
-    """Do something again and again in a thread; an error in it counts."""
+def repeatedly(step: Callable[[random.Random], None], *, every: float) -> Iterator[None]:
+    """Calls `step` repeatedly in a thread, and fails if it raises."""
     chance = random.Random(1)
     stop = threading.Event()
     errors: list[Exception] = []

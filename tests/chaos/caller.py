@@ -1,12 +1,11 @@
-"""Calls a target so many times a second, whatever becomes of the calls, and reports what became of them.
+"""Calls a target at a constant rate and reports the results.
 
     caller.py TARGET CALLS_A_SECOND [CHANNEL_OPTION=NUMBER]...
 
-A program of its own, because gRPC reads the bootstrap once a process. The calls do not wait for each other, so
-that one that hangs does not make the others fewer, and not for the connection (`wait_for_ready`), so that an
-error is one. On stdout a line of JSON each tenth of a second: what was sent and failed until now, when each
-host replied first and last, and each failure as it comes. After SIGTERM it waits for the calls under way, and
-says which line is its last.
+A separate program, because gRPC reads the bootstrap once per process. Calls do not wait for each other, so that a call
+that hangs does not lower the rate. They do not set `wait_for_ready`, so that a connection error is a failed call.
+Prints a line of JSON every tenth of a second: the numbers of sent and failed calls, when each host replied first and
+last, and the new failures. After SIGTERM it waits for calls in flight and marks its last line.
 """
 
 import asyncio
@@ -22,12 +21,12 @@ from greeter.v1.greeter_pb2 import SayHelloRequest
 from greeter.v1.greeter_pb2_grpc import GreeterStub
 
 TIMEOUT = 10.0
-"""Of a call: longer than gRPC takes to give up a silent connection, so that an error tells its cause."""
+"""Seconds of a call: longer than gRPC takes to close a silent connection, so that the error shows the cause."""
 REPORT_EVERY = 0.1
 
 
 class Caller:
-    """Calls and counts. All times are monotonic, hence comparable between the processes of a machine."""
+    """Calls and counts. Times are monotonic, so that they are comparable between the processes of a machine."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = GreeterStub(channel)

@@ -1,7 +1,7 @@
-"""A Service's address, as kube-proxy makes it: each new connection goes to one of the ready servers, by chance.
+"""A stub of a Service's cluster IP: each new connection goes to a random ready server, as with kube-proxy.
 
-It stands in for the kernel's rules on a node; see "iptables proxy mode" in
-https://kubernetes.io/docs/reference/networking/virtual-ips/. Connections that there are stay where they are.
+It replaces the kernel's rules on a node; see "iptables proxy mode" in
+https://kubernetes.io/docs/reference/networking/virtual-ips/. Established connections keep their server.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from tests.support.running import free_port
 
 
 class ClusterIp:
-    """A port that passes connections on.
+    """A port that forwards connections.
 
     Attributes:
-        servers: Addresses of those that are ready; with none, connections are refused.
+        servers: The addresses of the ready servers; if empty, connections are refused.
     """
 
     def __init__(self, *servers: str) -> None:
@@ -44,12 +44,12 @@ class ClusterIp:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._pass_on, *_split(self.address), backlog=1024)
+        server = await asyncio.start_server(self._forward, *_split(self.address), backlog=1024)
         self._listening.set()
         await self._stop.wait()
         server.close()
 
-    async def _pass_on(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+    async def _forward(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         try:
             server, to_server = await asyncio.open_connection(*_split(random.choice(self.servers)))
         except (IndexError, OSError):

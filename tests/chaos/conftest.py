@@ -1,4 +1,4 @@
-"""Scenarios under load: their progress while they run, their table at the end and, after a whole run, in the docs."""
+"""Fixtures of the scenarios, and the table of their results, which a full run writes into the docs."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
 
 @pytest.fixture
 def scenario(request: pytest.FixtureRequest) -> Callable[[str, Load], Scenario]:
-    """Begins a scenario: ``with scenario(name, load) as told``."""
+    """Returns a function that begins a scenario: ``with scenario(name, load) as run``."""
     stash = request.config.stash
 
     def begin(name: str, load: Load) -> Scenario:
@@ -70,7 +70,7 @@ def pytest_terminal_summary(
 
 
 def _partial(config: pytest.Config, part: str) -> bool:
-    """Tell whether some scenarios of a part were left out."""
+    """Returns whether some scenarios of a part did not run."""
     folder = Path(__file__).parent / part
     asked = [Path(str(argument).partition("::")[0]).resolve() for argument in config.args]
     whole = any("::" not in str(argument) for argument in config.args) and any(

@@ -1,4 +1,4 @@
-"""Many xDS clients that follow a service and check what they are told: see ``followers``."""
+"""Many xDS clients that subscribe to a service and check the responses: see ``followers``."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ FOLLOWERS = Path(__file__).with_name("followers.py")
 
 
 class Crowd(Running):
-    """A process full of clients of one address."""
+    """A process with many clients of one address."""
 
     def __init__(self, address: str, clients: int, name: str) -> None:
         self.clients = clients
@@ -25,29 +25,29 @@ class Crowd(Running):
 
     @property
     def moves(self) -> int:
-        """How often a client has come to a server again."""
+        """How often clients have reconnected."""
         return int(self._report["moves"])
 
     @property
     def pushes(self) -> int:
-        """The most answers about endpoints that a client has had."""
+        """The largest number of endpoint responses that a client has received."""
         return int(self._report["pushes"])
 
     @property
     def most_a_second(self) -> int:
-        """The most answers about endpoints that have reached a client within a second."""
+        """The largest number of endpoint responses that a client has received within a second."""
         return int(self._report["most_a_second"])
 
     @property
     def differences(self) -> list[str]:
-        """What a client was told on a new stream and not on the one before."""
+        """Resources that differed on a new stream from those on the stream before."""
         found: list[str] = self._report["differences"]
         return found
 
     def wait_until_answered(self, moves: int = 0) -> None:
-        """Wait until each has all it asked for, and they have come again so often."""
+        """Waits until each client has all its resources, and the clients have reconnected this often in all."""
         wait_until(
-            f"{self.clients} clients to be answered after {moves} moves",
+            f"responses to {self.clients} clients after {moves} moves",
             lambda: (
                 (self._report or self._ended())
                 and self._report["answered"] == self.clients
@@ -56,19 +56,19 @@ class Crowd(Running):
         )
 
     def wait_for(self, endpoints: Iterable[str]) -> float:
-        """Wait until the last that each was told is these endpoints; return when the last client was."""
+        """Waits until the latest endpoints of every client are these; returns when the last client had them."""
         wanted = " ".join(sorted(endpoints))
 
         def last() -> float | None:
             count, arrived = self._report.get("held", {}).get(wanted, (0, 0.0))
             return arrived if count == self.clients else None
 
-        arrived = wait_until(f"all to know of {wanted} and nothing newer", last)
+        arrived = wait_until(f"{wanted} to be the latest endpoints of all clients", last)
         assert arrived
         return arrived
 
     def scatter(self) -> None:
-        """Let all drop their connections, and come back, at once."""
+        """Makes all clients drop their connections and reconnect at once."""
         before = self.moves
         self.send(signal.SIGUSR1)
         self.wait_until_answered(before + self.clients)

@@ -1,10 +1,10 @@
-"""Many xDS clients in one process, each with a connection of its own, that check what they are told.
+"""Many xDS clients in one process, each with its own connection, that check the responses.
 
     followers.py ADDRESS CLIENTS NAME
 
-Each asks for the Listener, the RouteConfiguration, the Cluster and the ClusterLoadAssignment of NAME, accepts
-everything and, when its stream ends, connects anew and says which versions it has, as gRPC's clients do.
-After SIGUSR1 all drop their connections and come back at once. On stdout a line of JSON a few times a second.
+Each subscribes to the Listener, the RouteConfiguration, the Cluster and the ClusterLoadAssignment of NAME and accepts
+everything. When its stream ends, it reconnects and sends the versions that it has, as gRPC's clients do. After SIGUSR1
+all drop their connections and reconnect at once. Prints a line of JSON a few times a second.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, Discovery
 
 REPORT_EVERY = 0.2
 PAUSE = 0.2
-"""Seconds, at most, until one whose stream has ended connects anew."""
+"""Seconds, at most, until a client whose stream has ended reconnects."""
 ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 TYPES = (
     "type.googleapis.com/envoy.config.listener.v3.Listener",
@@ -34,7 +34,7 @@ TYPES = (
 
 
 class Follower:
-    """One client. All times are monotonic, hence comparable between the processes of a machine."""
+    """One client. Times are monotonic, so that they are comparable between the processes of a machine."""
 
     def __init__(self, address: str, name: str) -> None:
         self.answered: set[str] = set()
@@ -63,7 +63,7 @@ class Follower:
             await asyncio.sleep(random.uniform(0, PAUSE))
 
     def leave(self) -> None:
-        """Drop the connection."""
+        """Closes the connection."""
         if self._stay is not None:
             self._stay.cancel()
 

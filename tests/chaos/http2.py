@@ -1,6 +1,6 @@
-"""The few bytes of HTTP/2 with which a client opens a connection and asks for something, written by hand.
+"""The HTTP/2 bytes with which a client opens a connection and a stream, written by hand.
 
-gRPC's own clients always read; those that don't have to be made of bare sockets.
+gRPC's own clients always read; clients that do not read need plain sockets.
 https://www.rfc-editor.org/rfc/rfc9113, https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
 
@@ -24,7 +24,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def opening(*, takes_everything: bool) -> bytes:
-    """Begin a connection; one that takes everything puts no limit on what the server may send unread."""
+    """Returns the begin of a connection; with `takes_everything`, flow control does not limit the server."""
     if not takes_everything:
         return PREFACE + _frame(_SETTINGS)
     size = _INITIAL_WINDOW_SIZE.to_bytes(2) + _LARGEST_WINDOW.to_bytes(4)
@@ -33,7 +33,7 @@ def opening(*, takes_everything: bool) -> bytes:
 
 
 def ads_stream(*messages: bytes) -> bytes:
-    """Begin an ADS stream on a new connection, with these messages."""
+    """Returns the begin of an ADS stream on a new connection, with these messages."""
     data = b"".join(b"\0" + len(message).to_bytes(4) + message for message in messages)
     return _frame(_HEADERS_FRAME, _literal(_HEADERS), flags=_END_HEADERS, stream=1) + _frame(
         _DATA, data, stream=1
@@ -45,7 +45,7 @@ def _frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) 
 
 
 def _literal(headers: Mapping[str, str]) -> bytes:
-    """Write headers without compression: https://www.rfc-editor.org/rfc/rfc7541#section-6.2.2."""
+    """Encodes headers without compression: https://www.rfc-editor.org/rfc/rfc7541#section-6.2.2."""
     return b"".join(b"\0" + _string(name) + _string(value) for name, value in headers.items())
 
 

@@ -1,4 +1,4 @@
-"""Constant load: several callers, each a gRPC client of its own, that call through `xds:///`."""
+"""Constant load: several processes that call through `xds:///`."""
 
 import json
 import signal
@@ -16,47 +16,47 @@ from tests.support.waiting import DEADLINE, wait_until
 CALLER = Path(__file__).with_name("caller.py")
 CLIENTS = 4
 CALLS_A_SECOND = 60
-"""Of each client: together they are above LEAST."""
+"""Calls a second of each client; in all, more than LEAST."""
 LEAST = 200
-"""Calls a second of all clients that a scenario has to have stood."""
+"""The minimum of calls a second of all clients in a scenario."""
 
 
 class Caller(Running):
-    """A program that writes what caller.py reports: the caller itself, or what reads its log elsewhere."""
+    """A program that prints the reports of caller.py: caller.py itself, or a reader of its log."""
 
     def __init__(self, *command: str, env: Mapping[str, str]) -> None:
         self.sent = 0
         self.done = 0
         self.hosts: dict[str, list[float]] = {}
         self.failures: list[dict[str, Any]] = []
-        self._told_all = False
+        self._is_complete = False
         super().__init__(*command, env=env)
 
     def assert_runs(self) -> None:
-        """Assert that it has not ended by itself."""
+        """Asserts that the program still runs."""
         self._ended()
 
     def end(self) -> None:
-        """Let it finish the calls under way."""
+        """Stops the program and waits for its calls in flight."""
         self._stop()
         assert self.wait() == 0, self.lines[-20:]
-        assert self._told_all, "its last report was lost"
+        assert self._is_complete, "its last report was lost"
 
     def _stop(self) -> None:
         self.send(signal.SIGTERM)
 
     def _take(self, line: str) -> None:
         if not line.startswith("{"):
-            super()._take(line)  # gRPC's own words, or a traceback
+            super()._take(line)  # a log line of gRPC, or a traceback
             return
         report = json.loads(line)
-        self._told_all = report["last"]
+        self._is_complete = report["last"]
         self.sent, self.done, self.hosts = report["sent"], report["done"], report["hosts"]
         self.failures += report["failures"]
 
 
 class Client(Caller):
-    """One process that calls."""
+    """A process that calls on this machine."""
 
     def __init__(self, bootstrap: str, target: str, calls_a_second: float = CALLS_A_SECOND) -> None:
         environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=bootstrap, GRPC_VERBOSITY="NONE")
@@ -74,7 +74,7 @@ class Load:
     def __enter__(self) -> Self:
         for _ in range(CLIENTS):
             self.join()
-        wait_until("every client to be answered", lambda: all(client.hosts for client in self._running()))
+        wait_until("a reply to every client", lambda: all(client.hosts for client in self._running()))
         self.began = time.monotonic()
         return self
 
@@ -85,13 +85,13 @@ class Load:
             client.__exit__(kind, error, trace)
 
     def join(self) -> Caller:
-        """Start one more client."""
+        """Starts one more client."""
         client = self._start()
         self.clients.append(client)
         return client
 
     def end(self) -> float:
-        """Let all clients finish; return the calls a second that there were."""
+        """Stops all clients and returns the calls a second."""
         seconds = time.monotonic() - self.began
         rate = self.sent / seconds
         for client in self.clients:
@@ -104,29 +104,29 @@ class Load:
 
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """Each call that failed until now."""
+        """The calls that have failed so far."""
         return [failure for client in self.clients for failure in client.failures]
 
     def wait_for(self, hosts: Iterable[str], deadline: float = DEADLINE) -> float:
-        """Wait until every client was answered by each of these hosts; return when the last one was."""
+        """Waits until every client has a reply from each of these hosts; returns when the last client had it."""
         wanted = set(hosts)
         wait_until(
-            f"every client to be answered by {sorted(wanted)}",
+            f"replies of {sorted(wanted)} to every client",
             lambda: all(wanted <= client.hosts.keys() for client in self._running()),
             deadline,
         )
         return max(client.hosts[host][0] for client in self._running() for host in wanted)
 
     def answered_since(self, time_: float) -> set[str]:
-        """Tell which hosts have answered every client since then."""
+        """Returns the hosts that have replied to every client since this time."""
         clients = ({h for h, (_, last) in client.hosts.items() if last > time_} for client in self._running())
         return set.intersection(*clients)
 
     def go_on_for(self, seconds: float) -> None:
-        """Let a fault last for so long; that the clients go on calling is seen by their count."""
+        """Lets a fault last for this many seconds, and asserts that the clients have called meanwhile."""
         before = self.sent
         time.sleep(seconds)
-        assert self.sent > before, "nobody calls"
+        assert self.sent > before, "no client calls"
 
     def _running(self) -> list[Caller]:
         for client in self.clients:

@@ -1,4 +1,4 @@
-"""A pipe that programs write their log into, whose reader can go away or stop reading."""
+"""A pipe for the logs of programs, whose reader can exit or stop reading."""
 
 import contextlib
 import os
@@ -8,10 +8,10 @@ from typing import Self
 
 
 class LogPipe:
-    """A named pipe, so that a reader can come back.
+    """A named pipe, so that a reader can open it again.
 
     Attributes:
-        writer: The end for programs.
+        writer: The end that programs write to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,18 +27,18 @@ class LogPipe:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.go_away()
+        self.close_reader()
         os.close(self.writer)
 
-    def go_away(self) -> None:
-        """Close the reader's end: who writes gets EPIPE."""
+    def close_reader(self) -> None:
+        """Closes the reader's end: writers get EPIPE."""
         if self._reader is not None:
             os.close(self._reader)
             self._reader = None
 
     def stop_reading(self) -> None:
-        """Fill the pipe, of which nobody reads: who writes has to wait."""
-        # Open it again, as the programs share the writer's end, and with that whether it waits.
+        """Fills the pipe and does not read: writers block."""
+        # Opens it again, as O_NONBLOCK would apply to the writer's end of the programs too.
         stuffing = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -46,7 +46,7 @@ class LogPipe:
         os.close(stuffing)
 
     def lines(self) -> list[str]:
-        """Read on, from a new end if need be; return all lines so far."""
+        """Reads, from a new reader's end if necessary, and returns all lines so far."""
         if self._reader is None:
             self._reader = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
         with contextlib.suppress(BlockingIOError):

@@ -1,4 +1,4 @@
-"""A small mesh on this machine: xds-servers and hello-servers as processes, and objects as Kubernetes writes them."""
+"""A small mesh on this machine: xds-servers and greeters as processes, and objects as Kubernetes writes them."""
 
 import json
 import random
@@ -32,16 +32,16 @@ HOWDY_TARGET = f"xds:///howdy-server.{NAMESPACE}:50051"
 GRACE = 30.0
 """terminationGracePeriodSeconds of the manifests."""
 LATE = 1.0
-"""Seconds from a pod's SIGTERM to the endpoint that says so: Kubernetes does both at once, in no order."""
+"""Seconds from a pod's SIGTERM to the update of its endpoint; Kubernetes does both at once, in no defined order."""
 
 
 @dataclass
 class Machine:
-    """What the programs find that start from now on.
+    """The environment of programs that start from now on.
 
     Attributes:
-        log: Where they write: a file descriptor, or a pipe of each of them.
-        environment: Variables besides their settings.
+        log: The file descriptor of their logs, or PIPE.
+        environment: Environment variables in addition to their settings.
     """
 
     log: int = subprocess.PIPE
@@ -49,7 +49,7 @@ class Machine:
 
 
 class Pod(Running):
-    """A greeter's server, with its own defaults, and its part of the EndpointSlices."""
+    """A greeter server with default settings, and its EndpointSlice."""
 
     def __init__(self, service: str, name: str, machine: Machine) -> None:
         self.service = service
@@ -64,15 +64,15 @@ class Pod(Running):
         return f"127.0.0.1:{self.port}"
 
     def wait_until_healthy(self) -> None:
-        """Wait as the kubelet does for a pod with a readiness probe of gRPC health."""
+        """Waits until gRPC health succeeds, as the kubelet's readiness probe does."""
         with grpc.insecure_channel(self.address) as channel:
             check = partial(HealthStub(channel).Check, HealthCheckRequest(), wait_for_ready=True)
             wait_until(f"{self.name} to be healthy", lambda: self._ended() or check(timeout=60).status == 1)
 
     def endpoint_slice(self, *, ready: bool) -> dict[str, Any]:
-        """Make the slice of a pod that is ready, or of one that terminates and serves still.
+        """Returns the slice of a pod that is ready, or of one that terminates and is still serving.
 
-        Each pod has a slice of its own, as each has a port of its own here.
+        Each pod has its own slice, as each pod has its own port here.
         """
         conditions = {"ready": ready, "serving": True, "terminating": not ready}
         written: dict[str, Any] = endpoint_slice(
@@ -86,7 +86,7 @@ class Pod(Running):
 
 
 class Deployment:
-    """Replicas of a greeter's server, scaled, restarted and deleted as Kubernetes does it. Its Service is made too."""
+    """Replicas of a greeter server and their Service, scaled, restarted and deleted as Kubernetes does it."""
 
     def __init__(self, api: ApiStub, machine: Machine, service_name: str) -> None:
         self.pods: list[Pod] = []
@@ -104,7 +104,7 @@ class Deployment:
         return {pod.name for pod in self.pods}
 
     def scale(self, replicas: int) -> None:
-        """New pods all at once, or the newest away all at once; return when the new ones are ready."""
+        """Adds pods, or deletes the newest ones, all at once; returns when the new ones are ready."""
         surplus = self.pods[replicas:]
         added = [self._start() for _ in range(replicas - len(self.pods))]
         for pod in surplus:
@@ -113,32 +113,32 @@ class Deployment:
             self._make_ready(pod)
 
     def restart(self) -> None:
-        """Replace pod by pod, a new one before an old one: maxSurge 1, maxUnavailable 0."""
+        """Replaces the pods one by one, with maxSurge 1 and maxUnavailable 0."""
         for old in self.pods[:]:
             self._make_ready(self._start())
             self.delete(old)
 
     def replace(self, pod: Pod) -> None:
-        """Delete a pod; its replacement starts at the same time and is ready when it is."""
+        """Deletes a pod and starts its replacement at the same time; returns when that is ready."""
         replacement = self._start()
         self.delete(pod)
         self._make_ready(replacement)
 
     def delete(self, pod: Pod) -> None:
-        """Delete a pod gracefully; what follows goes on by itself."""
+        """Deletes a pod gracefully, in the background."""
         self.pods.remove(pod)
         thread = threading.Thread(target=self._end, args=(pod,))
         self._leaving.append(thread)
         thread.start()
 
     def wait_until_gone(self) -> None:
-        """Wait until the pods that were deleted have ended, as they should."""
+        """Waits until the deleted pods have exited, and asserts that all did with code 0 in their grace period."""
         for thread in self._leaving:
             thread.join()
         assert [end for end in self._ends if end[1] != 0 or end[2] > GRACE] == []
 
     def close(self) -> None:
-        """End all pods; without their drain delay, as nobody calls any more."""
+        """Stops all pods, without their drain delay, as no client calls any more."""
         for pod in self.pods:
             with pod:
                 pod.send(signal.SIGINT)
@@ -167,7 +167,7 @@ class Deployment:
 
 
 class Mesh:
-    """The API server's stand-in, two Deployments, and an xds-server that can be killed and started again."""
+    """A stub of the API server, two Deployments, and xds-servers that can be killed and restarted."""
 
     def __init__(self, directory: Path) -> None:
         self.api = ApiStub()
@@ -192,7 +192,7 @@ class Mesh:
         self.api.stop()
 
     def start_xds_server(self, **settings: str) -> XdsServer:
-        """Start an xds-server (`LISTEN`: where an earlier one was) and wait until it is ready."""
+        """Starts an xds-server and waits until it is ready."""
         settings = self.machine.environment | {"KUBECONFIG": str(self._kubeconfig)} | settings
         server = XdsServer(None, self.machine.log, GRPC_VERBOSITY="NONE", **settings)
         self._servers.append(server)
@@ -200,28 +200,28 @@ class Mesh:
         return server
 
     def start_again(self, server: XdsServer) -> XdsServer:
-        """Start an xds-server where one was that has ended."""
+        """Starts an xds-server with the addresses of one that has exited."""
         return self.start_xds_server(LISTEN=server.address, ADMIN_LISTEN=server.admin)
 
     def start_client(self, program: str, xds_bootstrap: str, target: str) -> Running:
-        """Start a greeter's client that calls often."""
+        """Starts a greeter client that calls often."""
         settings = {"TARGET": target, "INTERVAL": "0.02", "GRPC_XDS_BOOTSTRAP_CONFIG": xds_bootstrap}
         environment = running.environment(**settings, **self.machine.environment)
         return Running(program, env=environment, log=self.machine.log)
 
     def change_big_service(self, chance: random.Random) -> None:
-        """Make a change to a service with so many endpoints that a response about it fills every buffer."""
+        """Changes a service with so many endpoints that a response fills every buffer."""
         pods = [f"10.1.{high}.{low}" for high in range(8) for low in range(1, 251)]
         one = endpoint_slice(*chance.sample(pods, 1_900), name="big-1", owner="big", namespace=NAMESPACE)
         self.api.apply(one)
 
     def load(self, *xds_servers: str, target: str = TARGET) -> Load:
-        """Clients of these xDS servers, the first before the others."""
+        """Returns clients whose bootstrap lists these xDS servers in this order."""
         return Load(lambda: Client(bootstrap(*xds_servers), target))
 
 
 def bootstrap(*addresses: str) -> str:
-    """Write a bootstrap as in k8s/components/xds-client, with these servers, the first before the others."""
+    """Returns a bootstrap as in k8s/components/xds-client, with these servers in this order."""
     features = ["xds_v3", "ignore_resource_deletion"]
     servers = [
         {"server_uri": address, "channel_creds": [{"type": "insecure"}], "server_features": features}
@@ -232,22 +232,22 @@ def bootstrap(*addresses: str) -> str:
 
 
 def kill(server: XdsServer) -> None:
-    """End it without a word, as a node does that loses power."""
+    """Kills a server with SIGKILL, like a crash."""
     server.send(signal.SIGKILL)
     assert server.wait() == -signal.SIGKILL
 
 
 def metric(server: XdsServer, name: str) -> float:
-    """Read a metric of a server: the sum over its labels."""
+    """Returns a metric of a server, summed over its labels."""
     _, text = server.get("/metrics")
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.split("{")[0].split()[0] == name)
 
 
 def age(server: XdsServer) -> float:
-    """Tell how old the state of a server is, as its metrics say."""
+    """Returns the age of a server's state in seconds, from its metrics."""
     return metric(server, "discovery_age_seconds")
 
 
 def streams(server: XdsServer) -> int:
-    """Tell how many clients a server has."""
+    """Returns the number of a server's streams."""
     return round(metric(server, "xds_streams"))

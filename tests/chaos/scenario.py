@@ -1,4 +1,4 @@
-"""One scenario: a fault under load, told while it lasts and as a row of the table at its end."""
+"""One scenario: a fault under load, with progress on the console and a row of the table at its end."""
 
 import os
 import threading
@@ -10,15 +10,16 @@ from typing import Any, Self
 
 from tests.chaos.load import LEAST, Load
 
-TELL_EVERY = 5.0
+PRINT_EVERY = 5.0
+"""Seconds."""
 
 
 @dataclass
 class Row:
-    """What the table says of a scenario."""
+    """A scenario's row of the table."""
 
     part: str
-    """Where it ran: every part has a table of its own."""
+    """The folder of the scenario; each has its own table."""
     name: str
     sent: int = 0
     failed: int = 0
@@ -34,17 +35,17 @@ HEAD = ("scenario", "requests", "failed", "recovery", "measured from → to; not
 
 
 class Console:
-    """Where progress is told, whatever pytest captures: a copy of its stdout from before."""
+    """Prints progress to the stdout from before pytest captured it."""
 
     def __init__(self) -> None:
         self._stdout = os.dup(1)
 
-    def tell(self, line: str) -> None:
+    def print(self, line: str) -> None:
         os.write(self._stdout, f"{line}\n".encode())
 
 
 class Scenario:
-    """Tells what goes on every few seconds; at its end it says whether all requests were answered."""
+    """Prints progress every few seconds, and asserts at its end that no request has failed."""
 
     def __init__(self, console: Console, row: Row, load: Load) -> None:
         self.row = row
@@ -54,11 +55,11 @@ class Scenario:
         self._is_lost: Callable[[dict[str, Any]], bool] = lambda _failure: False
         self._began = time.monotonic()
         self._ended = threading.Event()
-        self._teller = threading.Thread(target=self._tell_steadily, daemon=True)
+        self._printer = threading.Thread(target=self._print_steadily, daemon=True)
 
     def __enter__(self) -> Self:
-        self._console.tell(f"\n== {self.row.name}")
-        self._teller.start()
+        self._console.print(f"\n== {self.row.name}")
+        self._printer.start()
         return self
 
     def __exit__(
@@ -70,39 +71,39 @@ class Scenario:
                 self._finish()
         finally:
             self._ended.set()
-            self._teller.join()
+            self._printer.join()
             self.row.sent, self.row.failed = self._load.sent, len(self._load.failures)
-            self._tell()
+            self._print()
 
     def now(self, doing: str) -> None:
-        """Say what is being done to the mesh."""
+        """Sets and prints the current step."""
         self._doing = doing
-        self._tell()
+        self._print()
 
     def recovered(self, seconds: float, counted: str) -> None:
-        """Note how long recovery took, and from what to what that is; of several recoveries the longest counts."""
+        """Records the recovery time and what it is measured from and to; the longest of several counts."""
         self.row.recovery = max(seconds, self.row.recovery or 0.0)
         self.row.notes = [counted, *(note for note in self.row.notes if note != counted)]
 
     def lose(self, is_lost: Callable[[dict[str, Any]], bool]) -> None:
-        """Allow failures that nobody can prevent, such as of a call whose answer is on a cable that was cut."""
+        """Allows failures that cannot be prevented, such as of calls in flight to a node that is cut off."""
         self._is_lost = is_lost
 
     def note(self, text: str) -> None:
-        """Note what else was seen."""
+        """Adds a note to the row."""
         self.row.notes.append(text)
 
     def _finish(self) -> None:
         rate = self._load.end()
         failures = [failure for failure in self._load.failures if not self._is_lost(failure)]
         assert not failures, f"{len(failures)} of {self._load.sent} requests failed, such as {failures[:5]}"
-        assert rate >= LEAST, f"only {rate:.0f} requests a second: that was no load"
+        assert rate >= LEAST, f"only {rate:.0f} requests a second: too little load"
 
-    def _tell_steadily(self) -> None:
-        while not self._ended.wait(TELL_EVERY):
-            self._tell()
+    def _print_steadily(self) -> None:
+        while not self._ended.wait(PRINT_EVERY):
+            self._print()
 
-    def _tell(self) -> None:
+    def _print(self) -> None:
         seconds = time.monotonic() - self._began
         sent, failed = self._load.sent, len(self._load.failures)
-        self._console.tell(f"   {seconds:4.0f} s  {sent:7,} requests, {failed} failed   {self._doing}")
+        self._console.print(f"   {seconds:4.0f} s  {sent:7,} requests, {failed} failed   {self._doing}")

@@ -66,7 +66,7 @@ class Log:
 
 
 def read(cluster: Cluster, client: str, since: datetime | None = None) -> Log:
-    """Read the log of a client whose format is JSON, from after a time on."""
+    """Reads the log of a client whose format is JSON, from after a time on."""
     arguments = ["logs", "--selector", f"{NAME}={client}", "--tail=-1", "--timestamps"]
     if since:
         arguments.append(f"--since-time={since.strftime('%Y-%m-%dT%H:%M:%SZ')}")
@@ -89,21 +89,21 @@ class Watch:
         self._since = {client: read(cluster, client).end for client in CLIENTS}
 
     def log(self, client: str) -> Log:
-        """Return what a client has logged since then."""
+        """Returns what a client has logged since then."""
         return read(self._cluster, client, self._since[client])
 
     def logs(self) -> Iterator[Log]:
-        """Yield what each client has logged since then."""
+        """Yields what each client has logged since then."""
         return (self.log(client) for client in CLIENTS)
 
     def assert_no_call_failed(self) -> None:
-        """Assert that every client went on calling and that no call failed."""
+        """Asserts that every client went on calling and that no call failed."""
         for log in self.logs():
             assert log.replies, f"{log.client} does not call any more"
             assert not log.failures, str(log)
 
     def until_hosts(self, client: str, hosts: set[str]) -> None:
-        """Wait until the last replies of a client come from these hosts, from each and from no other."""
+        """Waits until the last replies of a client come from these hosts, from each and from no other."""
         waiting.until(
             f"{client} to be answered by {sorted(hosts)}",
             lambda: self.log(client).replies[-4 * len(hosts) :],
@@ -112,6 +112,6 @@ class Watch:
 
 
 def alternate(replies: list[str], hosts: set[str]) -> bool:
-    """Tell whether replies come from all hosts in turn, always in the same order."""
+    """Returns whether replies come from all hosts in turn, always in the same order."""
     in_turn = all(later == earlier for earlier, later in zip(replies, replies[len(hosts) :], strict=False))
     return set(replies) == hosts and in_turn and all(a != b for a, b in pairwise(replies))

@@ -9,7 +9,7 @@ from tests.cluster.kube import Cluster
 
 @contextmanager
 def api_server_frozen(cluster: Cluster) -> Iterator[None]:
-    """Freeze every process of the control plane's node: connections stay open, nothing answers."""
+    """Freezes every process of the control plane's node: connections stay open, nothing answers."""
     node = f"{cluster.kind_name}-control-plane"
     kube.run("docker", "pause", node)
     try:
@@ -21,7 +21,7 @@ def api_server_frozen(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def cordoned(cluster: Cluster, node: str) -> Iterator[None]:
-    """Give a node no new pods."""
+    """Gives a node no new pods."""
     cluster.kubectl("cordon", node)
     try:
         yield
@@ -31,7 +31,7 @@ def cordoned(cluster: Cluster, node: str) -> Iterator[None]:
 
 @contextmanager
 def cut_off(cluster: Cluster, node: str) -> Iterator[None]:
-    """Take a node from the network: to all others it is silent, and they to it."""
+    """Takes a node from the network: to all others it is silent, and they to it."""
     kube.run("docker", "network", "disconnect", "kind", node)
     try:
         yield
@@ -48,7 +48,7 @@ def _is_ready(cluster: Cluster) -> bool:
 
 @contextmanager
 def api_server_refused(cluster: Cluster) -> Iterator[None]:
-    """Refuse all connections of pods to the API server, those that are open included.
+    """Refuses all connections of pods to the API server, those that are open included.
 
     Only pods' packets are forwarded on their way there, so kubelets and kubectl are not concerned: the pods
     stay what they are.

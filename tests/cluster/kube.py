@@ -22,7 +22,7 @@ PART_OF = "app.kubernetes.io/part-of=proxyless-grpc-lb"
 
 
 def run(*command: str, env: dict[str, str] | None = None, cwd: Path = ROOT, text: str | None = None) -> str:
-    """Run a command and return what it printed; if it fails, all that it said is in the error."""
+    """Runs a command and returns what it printed; if it fails, all that it said is in the error."""
     done = subprocess.run(command, capture_output=True, check=False, cwd=cwd, env=env, input=text, text=True)
     if done.returncode:
         raise AssertionError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
@@ -30,7 +30,7 @@ def run(*command: str, env: dict[str, str] | None = None, cwd: Path = ROOT, text
 
 
 def program(name: str) -> str:
-    """Return the path of a program: that on PATH, else the one beside this Python."""
+    """Returns the path of a program: that on PATH, else the one beside this Python."""
     return shutil.which(name) or str(Path(sys.executable).with_name(name))
 
 
@@ -53,7 +53,7 @@ class Cluster:
         return self.context.removeprefix("kind-")
 
     def task(self, name: str, *variables: str, root: Path = ROOT) -> str:
-        """Run a task of the Taskfile on this cluster."""
+        """Runs a task of the Taskfile on this cluster."""
         task = os.environ.get("TASK") or program("task")
         command = [
             task,
@@ -66,52 +66,52 @@ class Cluster:
         return run(*command, env=self.environment, cwd=root)
 
     def kubectl(self, *arguments: str, namespace: str = "default", text: str | None = None) -> str:
-        """Run kubectl on this cluster."""
+        """Runs kubectl on this cluster."""
         command = [program("kubectl"), "--context", self.context, "--namespace", namespace, *arguments]
         return run(*command, env=self.environment, text=text)
 
     def get(self, what: str, *selection: str, namespace: str = "default") -> list[Object]:
-        """Return the objects of a kind."""
+        """Returns the objects of a kind."""
         text = self.kubectl("get", what, *selection, "--output", "json", namespace=namespace)
         found: list[Object] = json.loads(text)["items"]
         return found
 
     def workers(self) -> list[str]:
-        """Return the names of the nodes that run pods."""
+        """Returns the names of the nodes that run pods."""
         nodes = self.get("nodes", "--selector", "!node-role.kubernetes.io/control-plane")
         return [node["metadata"]["name"] for node in nodes]
 
     def pods(self, service: str, namespace: str = "default") -> list[Object]:
-        """Return the pods of a service, those on their way out as well."""
+        """Returns the pods of a service, those on their way out as well."""
         return self.get("pods", "--selector", f"{NAME}={service}", namespace=namespace)
 
     def pod_names(self, service: str) -> set[str]:
-        """Return the names of the pods of a service."""
+        """Returns the names of the pods of a service."""
         return {pod["metadata"]["name"] for pod in self.pods(service)}
 
     def deployment(self, service: str, namespace: str = "default") -> Object:
-        """Return the Deployment of a service."""
+        """Returns the Deployment of a service."""
         deployments = self.get("deployments", "--selector", f"{NAME}={service}", namespace=namespace)
         [found] = deployments
         return found
 
     def set_environment(self, service: str, *variables: str) -> None:
-        """Change the environment of a Deployment (`NAME=value`; `NAME-` takes it away) and wait for the rollout."""
+        """Changes the environment of a Deployment (`NAME=value`; `NAME-` takes it away) and waits for the rollout."""
         self.kubectl("set", "env", f"deployment/{service}", *variables)
         self.rolled_out(service)
 
     def scale(self, service: str, replicas: int) -> None:
-        """Scale a Deployment and wait until it has so many pods, all ready."""
+        """Scales a Deployment and waits until it has so many pods, all ready."""
         self.kubectl("scale", f"--replicas={replicas}", f"deployments.apps/{service}")
         self.rolled_out(service)
 
     def restart(self, service: str) -> None:
-        """Replace all pods of a Deployment and wait until that is done."""
+        """Replaces all pods of a Deployment and waits until that is done."""
         self.kubectl("rollout", "restart", f"deployment/{service}")
         self.rolled_out(service)
 
     def rolled_out(self, service: str, namespace: str = "default") -> None:
-        """Wait until a Deployment has the pods that it should have, all of them ready, and no other is left."""
+        """Waits until a Deployment has the pods that it should have, all of them ready, and no other is left."""
         self.kubectl("rollout", "status", f"deployment/{service}", "--timeout=180s", namespace=namespace)
         wanted = self.deployment(service, namespace)["spec"]["replicas"]
         waiting.until(

@@ -19,7 +19,7 @@ QUESTIONS = (
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """Give a name for a cluster: of one that is there, or of one that the demo's deployment will make."""
+    """Gives a name for a cluster: of one that is there, or of one that the demo's deployment will make."""
     context = os.environ.get("CONTEXT")
     if not context:
         made = Cluster(
@@ -41,7 +41,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def explain(report: pytest.TestReport, item: pytest.Item) -> None:
-    """Add what the cluster says to the report of a failure."""
+    """Adds what the cluster says to the report of a failure."""
     cluster = getattr(item, "funcargs", {}).get("cluster")
     if report.failed and isinstance(cluster, Cluster):
         for question in QUESTIONS:

@@ -14,13 +14,13 @@ READY = '{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\\n"}
 
 
 def monotonic(moment: datetime) -> float:
-    """Tell what the monotonic clock showed at a moment not long ago."""
+    """Returns what the monotonic clock showed at a moment not long ago."""
     return moment.timestamp() - time.time() + time.monotonic()
 
 
 @contextmanager
 def watched(cluster: Cluster, service: str) -> Iterator[dict[str, datetime]]:
-    """Watch the pods of a service; the dictionary says when each of them was first seen ready."""
+    """Watches the pods of a service; the dictionary says when each of them was first seen ready."""
     ready: dict[str, datetime] = {}
     command = [kube.program("kubectl"), "--context", cluster.context, "--namespace", "default", "get", "pods"]
     command += ["--selector", f"{NAME}={service}", "--watch", "--output", f"jsonpath={READY}"]

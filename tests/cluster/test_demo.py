@@ -26,7 +26,7 @@ def server_of(client: str) -> str:
 
 
 def restarts(cluster: Cluster, services: tuple[str, ...] = SERVICES) -> dict[str, list[Object]]:
-    """Return the pods of services, and of the containers that were restarted, why."""
+    """Returns the pods of services, and of the containers that were restarted, why."""
     return {
         pod["metadata"]["name"]: [status["lastState"] for status in pod["status"]["containerStatuses"]]
         for service in services
@@ -168,7 +168,7 @@ def test_a_rolling_restart_of_servers_fails_no_call(demo: Cluster, watch: Watch,
 
 
 def assert_still_updated(demo: Cluster, watch: Watch) -> None:
-    """Assert that clients hear of new pods."""
+    """Asserts that clients hear of new pods."""
     demo.scale("hello-server", 3)
     watch.until_hosts("hello-client", demo.pod_names("hello-server"))
 
@@ -253,7 +253,7 @@ def test_figures(kind: Cluster, figures: list[str]) -> None:
 
 
 def memory(cluster: Cluster) -> dict[str, float]:
-    """Return the memory of each pod in the namespace default, as the kubelets measured it: 0 at first."""
+    """Returns the memory of each pod in the namespace default, as the kubelets measured it: 0 at first."""
     mark = 'pod_memory_working_set_bytes{namespace="default",pod="'
     texts = [
         cluster.kubectl("get", "--raw", f"/api/v1/nodes/{node['metadata']['name']}/proxy/metrics/resource")
@@ -310,7 +310,7 @@ def test_xds_server_alone_serves_other_namespaces(kind: Cluster, tmp_path: Path)
 
 
 def rendered(cluster: Cluster, kustomization: Object, images: dict[str, str], folder: Path) -> str:
-    """Render a kustomization that stands in a folder outside of the repository, with the images that were built."""
+    """Renders a kustomization that stands in a folder outside of the repository, with the images that were built."""
     paths = {key: kustomization.get(key, []) for key in ("resources", "components")}
     content = {
         **kustomization,

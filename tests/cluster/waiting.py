@@ -13,7 +13,7 @@ EVERY = 0.2
 def until(
     what: str, look: Callable[[], Seen], holds: Callable[[Seen], object], *, seconds: float = 60
 ) -> Seen:
-    """Look until what is seen holds, and return it."""
+    """Looks until what is seen holds, and returns it."""
     deadline = time.monotonic() + seconds
     while True:
         seen = look()
@@ -25,5 +25,5 @@ def until(
 
 
 def hold(seconds: float) -> None:
-    """Let a fault last: there is nothing to wait for but time itself."""
+    """Lets a fault last: there is nothing to wait for but time itself."""
     time.sleep(seconds)

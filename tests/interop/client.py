@@ -1,11 +1,11 @@
-"""A client program, told what to do in lines of JSON.
+"""A client program, controlled by lines of JSON on its stdin.
 
     {"do": "open", "channel": "a", "target": "xds:///hello-server.default:50051", "idle_seconds": 1.0}
     {"do": "call", "channel": "a", "times": 3, "timeout_seconds": 5.0, "wait_for_ready": true}
     {"do": "close", "channel": "a"}
 
-It answers each with a line: {} for a channel, {"hosts": [...], "failures": [{"code": ..., "details": ...}]} for
-calls, {"error": ...} for what it can't do. At the end of its stdin it ends.
+It answers each with a line: {} for a channel, {"hosts": [...], "failures": [{"code": ..., "details": ...}]} for calls,
+{"error": ...} for commands that it cannot execute. It exits when its stdin ends.
 """
 
 import json
@@ -20,14 +20,14 @@ from typing import Any, NamedTuple, Protocol, Self
 from tests.support.waiting import DEADLINE, wait_until
 
 TIMEOUT = 10.0
-"""Seconds that a call may take."""
+"""Timeout of a call in seconds."""
 
 
 class Replies(NamedTuple):
-    """What became of some calls, in their order.
+    """The results of some calls, in order.
 
     Attributes:
-        hosts: Who replied.
+        hosts: The hosts that replied.
         failures: The `code` and `details` of each call that failed.
     """
 
@@ -36,19 +36,19 @@ class Replies(NamedTuple):
 
 
 class Client(Protocol):
-    """Whoever calls through channels."""
+    """A client with named channels."""
 
     def open(self, channel: str, target: str, *, idle_seconds: float | None = None) -> None:
-        """Make a channel to a target."""
+        """Creates a channel to a target."""
 
     def call(
         self, channel: str, times: int = 1, *, patient: bool = True, seconds: float = TIMEOUT
     ) -> Replies:
-        """Call, one call after the other; `patient` calls wait for a connection."""
+        """Makes calls one after another; `patient` ones set wait_for_ready."""
 
 
 class Program:
-    """A process that is a client."""
+    """A client process."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
@@ -76,7 +76,7 @@ class Program:
         try:
             self._process.stdin.close()
             code = self._process.wait(DEADLINE)
-            assert code == 0 or error is not None, f"it ended with code {code}: {self.errors()}"
+            assert code == 0 or error is not None, f"the client exited with code {code}: {self.errors()}"
         finally:
             self._process.kill()
             self._process.wait()
@@ -87,7 +87,7 @@ class Program:
             self._stderr.close()
 
     def errors(self) -> str:
-        """The end of what it has written to stderr."""
+        """Returns the end of its stderr."""
         self._stderr.seek(0)
         return self._stderr.read().decode(errors="backslashreplace")[-4000:]
 
@@ -109,7 +109,7 @@ class Program:
             line = self._answers.get(timeout=patience)
         except queue.Empty:
             raise AssertionError(f"no answer to {command} within {patience:.0f} s") from None
-        assert line, f"it ended instead of answering {command}: {self.errors()}"
+        assert line, f"the client exited instead of answering {command}: {self.errors()}"
         answer: dict[str, Any] = json.loads(line)
         assert "error" not in answer, answer
         return answer
@@ -124,7 +124,7 @@ class Program:
 def call_until(
     client: Client, channel: str, what: str, seen: Callable[[Replies], bool], times: int = 6, **options: Any
 ) -> list[dict[str, str]]:
-    """Call, so many times at once, until the replies are as they should be; return all failures on the way."""
+    """Makes rounds of calls until the replies of a round are as wanted; returns all failures until then."""
     failures: list[dict[str, str]] = []
 
     def look() -> bool:
@@ -137,6 +137,6 @@ def call_until(
 
 
 def alternate(hosts: Sequence[str], among: int) -> bool:
-    """Tell whether so many hosts replied strictly in turn."""
+    """Returns whether this number of hosts replied strictly in turn."""
     regular = all(hosts[i] == hosts[i - among] for i in range(among, len(hosts)))
     return regular and len(set(hosts)) == among and len(hosts) >= 2 * among

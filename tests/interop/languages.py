@@ -1,7 +1,7 @@
-"""The clients in each language: what they need, how they are built, and how they are started.
+"""The clients in each language: the tools they need, how they are built, and how they are started.
 
-What is built goes to folders that git ignores. Versions are pinned where each language pins them: go.mod
-and go.sum, pom.xml and checksums.txt, package.json and package-lock.json, requirements/.
+Builds go to folders that git ignores. Each language pins its versions: go.mod and go.sum, pom.xml and checksums.txt,
+package.json and package-lock.json, requirements/.
 """
 
 import hashlib
@@ -21,18 +21,18 @@ CLIENTS = Path(__file__).with_name("clients")
 BUILD = ROOT / ".build" / "interop"
 
 _PATIENCE = 600.0
-"""Seconds for a build that fetches all it needs."""
+"""Timeout in seconds of a build that downloads its dependencies."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """One of gRPC's implementations.
+    """An implementation of gRPC.
 
     Attributes:
-        name: As a heading.
-        tools: Programs that it needs, with where they are had from.
-        version: Of the implementation.
-        build: Makes the client; returns the command that starts it.
+        name: The heading of its column.
+        tools: The programs that it needs, and where to get them.
+        version: Returns the version of the implementation.
+        build: Builds the client and returns the command that starts it.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Language:
 
     @property
     def missing(self) -> str:
-        """What is not there, and where it is had from; empty if all is there."""
-        lacking = [f"{tool} ({source})" for tool, source in self.tools if not shutil.which(tool)]
-        return f"{', '.join(lacking)} is missing" if lacking else ""
+        """The missing tools and where to get them, or ""."""
+        missing = [f"{tool} ({source})" for tool, source in self.tools if not shutil.which(tool)]
+        return f"{', '.join(missing)} is missing" if missing else ""
 
 
 def _python() -> Sequence[str]:
@@ -80,12 +80,10 @@ def _java() -> Sequence[str]:
 
 
 def _check(folder: Path, checksums: Path) -> None:
-    """Assert that a folder has exactly the files of a list in the form of sha256sum."""
+    """Asserts that a folder has exactly the files of a list of checksums, in the format of sha256sum."""
     found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
     lines = (line.split() for line in checksums.read_text().splitlines())
-    assert found == {name: digest for digest, name in lines}, (
-        f"{folder.name} is not what {checksums.name} says"
-    )
+    assert found == {name: digest for digest, name in lines}, f"{folder.name} does not match {checksums.name}"
 
 
 def _java_version() -> str:

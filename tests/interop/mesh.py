@@ -1,4 +1,4 @@
-"""A real xds-server on a folder of objects, and real greeters, which all scenarios share."""
+"""A real xds-server with a folder of objects, and real greeters, which all scenarios share."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class Greeter(Running):
 
 
 class Mesh:
-    """An xds-server, and what is in its folder."""
+    """An xds-server and its folder of objects."""
 
     def __init__(self, folder: Path, greeters: Sequence[Greeter]) -> None:
         self.greeters = greeters
@@ -46,47 +46,51 @@ class Mesh:
             server.__exit__(kind, error, trace)
 
     def serve(self, zones: Mapping[str, Sequence[Greeter]], service: str = SERVICE) -> None:
-        """Let a Service have these greeters, by zone, as one change."""
+        """Sets the endpoints of a Service to these greeters, by zone, in one change."""
         found = [objects.service(service)]
         for zone, greeters in zones.items():
             for greeter in greeters:
-                # A slice each, as each greeter has a port of its own here.
+                # One slice for each greeter, as each has its own port here.
                 fields: dict[str, Any] = objects.endpoints("127.0.0.1", port=greeter.port)
                 fields["endpoints"][0]["zone"] = zone
                 found.append(objects.endpoint_slice(f"{service}-{greeter.name}", service, **fields))
         objects.write(self.folder / f"{service}.yaml", *found)
 
     def delete(self, service: str = SERVICE) -> None:
-        """Delete a Service with its endpoints."""
+        """Deletes a Service with its endpoints."""
         (self.folder / f"{service}.yaml").unlink()
 
     def stop_server(self) -> None:
-        """Let nobody answer at the xds-server's address."""
-        self._look_for_nacks()
+        """Stops the xds-server."""
+        self._count_nacks()
         self.server.__exit__(None, None, None)
 
     def start_server(self) -> None:
-        """Start an xds-server where one was."""
+        """Starts an xds-server with the address of the stopped one."""
         old = self.server
         self.server = XdsServer(
-            self.folder, LISTEN=old.address, ADMIN_LISTEN=old.admin, GRPC_VERBOSITY="NONE"
+            self.folder,
+            LISTEN=old.address,
+            ADMIN_LISTEN=old.admin,
+            DEBUG_LISTEN=old.debug,
+            GRPC_VERBOSITY="NONE",
         )
         self._servers.append(self.server)
         self.server.wait_until_ready()
 
     def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
+        """Returns a metric, summed over its labels."""
         _, text = self.server.get("/metrics")
         lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     def assert_no_nacks(self) -> None:
-        """Assert that no client has refused anything."""
-        self._look_for_nacks()
-        assert self.nacks == 0, self.server.warnings("client refuses")
+        """Asserts that no client has sent a NACK."""
+        self._count_nacks()
+        assert self.nacks == 0, self.server.warnings("client rejected a response")
 
     def bootstrap(self, node_id: str = "interop") -> str:
-        """Write a bootstrap as docs/your-services.md shows it."""
+        """Returns a bootstrap as in docs/your-services.md."""
         return json.dumps(
             {
                 "xds_servers": [
@@ -100,5 +104,5 @@ class Mesh:
             }
         )
 
-    def _look_for_nacks(self) -> None:
+    def _count_nacks(self) -> None:
         self.nacks += round(self.metric("xds_nacks_total"))

@@ -1,4 +1,4 @@
-"""What a client of xds-server goes through, with every implementation. The first line of a docstring is a row's title."""
+"""Scenarios that run with every implementation of the client. The first line of a docstring is the row's title."""
 
 import json
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ SPELLINGS = [
 PORT_NAMES = [
     f"{spelling}:grpc" for spelling in SPELLINGS if ":" not in spelling and "-listener" not in spelling
 ]
-CANONICAL_ONLY = "it asks for routes by their canonical name; only gRPC makes a name of a target"
+CANONICAL_ONLY = "it subscribes to routes by their canonical name; only gRPC derives a name from a target"
 
 
 def names(mesh: Mesh, *numbers: int) -> set[str]:
-    """Names of some greeters."""
+    """Returns the names of some greeters."""
     return {mesh.greeters[number].name for number in numbers}
 
 
@@ -49,7 +49,7 @@ def test_alternation(mesh: Mesh, start: Start) -> None:
     mesh.serve({"zone-a": mesh.greeters[:2], "zone-b": mesh.greeters[2:3]})
     client = start()
     client.open("a", TARGET)
-    # The first few come while connections are still made.
+    # The first replies come while connections are still being established.
     failures = call_until(client, "a", "every endpoint in turn", lambda seen: alternate(seen.hosts, among=3))
     replies = client.call("a", 30)
     assert alternate(replies.hosts, among=3)
@@ -57,7 +57,7 @@ def test_alternation(mesh: Mesh, start: Start) -> None:
 
 
 def test_scale_up(mesh: Mesh, start: Start) -> None:
-    """scale up, 1 → 4: the new ones are used, no call fails"""
+    """scale up, 1 → 4: the new endpoints are used, no call fails"""
     mesh.serve({"zone-a": mesh.greeters[:1]})
     client = start()
     client.open("a", TARGET)
@@ -70,7 +70,7 @@ def test_scale_up(mesh: Mesh, start: Start) -> None:
 
 
 def test_scale_to_zero_and_back(mesh: Mesh, start: Start) -> None:
-    """scale to zero and back: calls fail at once and clearly, then are answered again"""
+    """scale to zero and back: calls fail at once with UNAVAILABLE, then succeed again"""
     client = start()
     client.open("a", TARGET)
     with Greeter("hello-last") as last:
@@ -79,7 +79,7 @@ def test_scale_to_zero_and_back(mesh: Mesh, start: Start) -> None:
         assert client.call("a", 4).hosts == 4 * [last.name]
         mesh.serve({})
         wait_until("the change to be known", lambda: "zone-a" not in mesh.server.get("/debug/services")[1])
-    # Gone, as a pod would be: until then grpc-java goes on calling those it had, as long as there are no others.
+    # The greeter has exited, as a pod would: grpc-java keeps calling its last endpoints while there are no others.
     failures = call_until(client, "a", "calls to fail", lambda seen: not seen.hosts, times=2, patient=False)
     assert {failure["code"] for failure in failures} == {"UNAVAILABLE"}
     mesh.serve({"zone-b": mesh.greeters[2:]})
@@ -103,7 +103,7 @@ def test_control_plane_restart(mesh: Mesh, start: Start) -> None:
 
 
 def test_control_plane_down_at_start(mesh: Mesh, start: Start) -> None:
-    """control plane down when the client starts: calls fail or wait, then are answered"""
+    """control plane down when the client starts: calls fail or wait, then succeed"""
     mesh.serve({"zone-a": mesh.greeters[:1]})
     mesh.stop_server()
     client = start()
@@ -115,9 +115,9 @@ def test_control_plane_down_at_start(mesh: Mesh, start: Start) -> None:
     call_until(client, "a", "replies", lambda seen: seen.hosts == 6 * [mesh.greeters[0].name])
 
 
-@pytest.mark.not_for("Envoy", "a proxy keeps what it has; it is never idle")
+@pytest.mark.not_for("Envoy", "a proxy keeps its resources; it is never idle")
 def test_idle(mesh: Mesh, start: Start) -> None:
-    """idle and back: subscriptions end, the next call is answered by what is there by then"""
+    """idle and back: subscriptions end, the next call reaches the current endpoints"""
     mesh.serve({"zone-a": mesh.greeters[:1]})
     client = start()
     client.open("a", TARGET, idle_seconds=1)
@@ -128,14 +128,14 @@ def test_idle(mesh: Mesh, start: Start) -> None:
     assert client.call("a", 2) == Replies(2 * [mesh.greeters[1].name], [])
 
 
-def test_deleted_and_made_again(mesh: Mesh, start: Start) -> None:
-    """a Service is deleted and made again with other endpoints: they are used"""
+def test_deleted_and_created_again(mesh: Mesh, start: Start) -> None:
+    """a Service is deleted and created again with other endpoints: they are used"""
     mesh.serve({"zone-a": mesh.greeters[:1]})
     client = start()
     client.open("a", TARGET)
     assert client.call("a", 2).hosts == 2 * [mesh.greeters[0].name]
     mesh.delete()
-    wait_until("xds-server to forget it", lambda: SERVICE not in mesh.server.get("/debug/services")[1])
+    wait_until("the deletion to be known", lambda: SERVICE not in mesh.server.get("/debug/services")[1])
     client.call("a", 2, patient=False)
     mesh.serve({"zone-a": mesh.greeters[1:3]})
     call_until(client, "a", "its new endpoints", lambda seen: set(seen.hosts) == names(mesh, 1, 2))
@@ -148,9 +148,9 @@ def test_every_spelling(mesh: Mesh, start: Start) -> None:
 
 
 @pytest.mark.not_for("Envoy", CANONICAL_ONLY)
-@pytest.mark.fails_in("Node", "Invalid URL", "it makes a URL of the target, whose port has to be a number")
+@pytest.mark.fails_in("Node", "Invalid URL", "it parses the target as a URL, whose port has to be a number")
 def test_port_names(mesh: Mesh, start: Start) -> None:
-    """targets that name the port"""
+    """targets with a port name"""
     assert_all_reach_the_first(mesh, start(), PORT_NAMES)
 
 
@@ -180,7 +180,7 @@ def test_many_targets(mesh: Mesh, start: Start) -> None:
 
 
 def test_two_clients_with_one_node_id(mesh: Mesh, start: Start) -> None:
-    """two processes with one node id don't disturb each other"""
+    """two processes with one node id don't affect each other"""
     mesh.serve({"zone-a": mesh.greeters[:1]})
     clients = [start(node_id="the-same"), start(node_id="the-same")]
     for client in clients:
@@ -194,28 +194,26 @@ def test_two_clients_with_one_node_id(mesh: Mesh, start: Start) -> None:
     assert json.dumps(known).count('"the-same"') >= 2
 
 
-def test_what_a_client_would_refuse(mesh: Mesh, start: Start) -> None:
-    """objects that a client would refuse: xds-server refuses them first, with a reason; the rest goes on"""
+def test_objects_that_a_client_would_reject(mesh: Mesh, start: Start) -> None:
+    """objects that a client would reject: xds-server rejects them first, with a reason; everything else is served"""
     mesh.serve({"zone-a": mesh.greeters[:1]})
     client = start()
     client.open("a", TARGET)
     assert client.call("a", 2).hosts == 2 * [mesh.greeters[0].name]
     first = mesh.greeters[0].port
-    rubbish = {
+    invalid = {
         "name-for-an-address": objects.endpoints("backend.example.com", port=first),
         "the-same-twice": objects.endpoints("127.0.0.1", "127.0.0.1", port=first),
         "port-too-large": objects.endpoints("127.0.0.9", port=70_000),
         "fqdn": objects.endpoints("backend.example.com", port=first) | {"addressType": "FQDN"},
     }
-    slices = [objects.endpoint_slice(name, SERVICE, **fields) for name, fields in rubbish.items()]
-    objects.write(mesh.folder / "rubbish.yaml", *slices)
-    for name in rubbish:
-        wait_until(f"{name} to be refused", lambda name=name: mesh.server.warnings("can't be used", name))  # type: ignore[misc]
+    slices = [objects.endpoint_slice(name, SERVICE, **fields) for name, fields in invalid.items()]
+    objects.write(mesh.folder / "invalid.yaml", *slices)
+    for name in invalid:
+        wait_until(f"{name} to be rejected", lambda name=name: mesh.server.warnings("can't be used", name))  # type: ignore[misc]
     problems = mesh.server.get("/debug/services")[1]
-    assert all(name in problems for name in rubbish)
+    assert all(name in problems for name in invalid)
     mesh.serve({"zone-a": mesh.greeters[1:2]})
-    failures = call_until(
-        client, "a", "the other greeter beside the first", lambda seen: set(seen.hosts) == names(mesh, 0, 1)
-    )
+    failures = call_until(client, "a", "both greeters", lambda seen: set(seen.hosts) == names(mesh, 0, 1))
     assert failures == []
     assert NAME in mesh.server.get("/debug/resources")[1]

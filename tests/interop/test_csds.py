@@ -1,4 +1,4 @@
-"""The client status discovery service as people use it: with grpcurl, which knows nothing but what reflection tells."""
+"""The client status discovery service, called with grpcurl, which gets the API from reflection."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ CSDS = "envoy.service.status.v3.ClientStatusDiscoveryService"
 
 @pytest.fixture(scope="module")
 def grpcurl() -> str:
-    """The program, built from its pinned source."""
+    """The path of grpcurl, built from its pinned source."""
     tool = LANGUAGES[1]
     assert tool.tools == (GO,)
     if tool.missing:
@@ -28,24 +28,24 @@ def grpcurl() -> str:
 @pytest.mark.smoke
 def test_grpcurl_finds_and_calls_it(mesh: Mesh, grpcurl: str) -> None:
     mesh.serve({"zone-a": mesh.greeters[:1]})
-    environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=mesh.bootstrap("curious.default"))
+    environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=mesh.bootstrap("grpcurl.default"))
     with Program(LANGUAGES[0].build(), environment) as client:
         client.open("a", TARGET)
         assert client.call("a").hosts == [mesh.greeters[0].name]
 
-        services = _grpcurl(grpcurl, mesh.server.address, "list").split()
+        services = _grpcurl(grpcurl, mesh.server.debug, "list").split()
         assert CSDS in services
         assert "envoy.service.discovery.v3.AggregatedDiscoveryService" in services
-        assert "rpc FetchClientStatus" in _grpcurl(grpcurl, mesh.server.address, "describe", CSDS)
+        assert "rpc FetchClientStatus" in _grpcurl(grpcurl, mesh.server.debug, "describe", CSDS)
 
-        answer = json.loads(_grpcurl(grpcurl, mesh.server.address, f"{CSDS}/FetchClientStatus"))
+        answer = json.loads(_grpcurl(grpcurl, mesh.server.debug, f"{CSDS}/FetchClientStatus"))
         [config] = answer["config"]
-        assert config["node"]["id"] == "curious.default"
+        assert config["node"]["id"] == "grpcurl.default"
         seen = {each["type_url"].rpartition(".")[2]: each for each in config["generic_xds_configs"]}
         assert seen.keys() == {"Listener", "RouteConfiguration", "Cluster", "ClusterLoadAssignment"}
         assert {each["client_status"] for each in seen.values()} == {"ACKED"}
         assert {each["name"] for each in seen.values()} == {NAME}
-        # It knows how to read what is in there, too.
+        # Reflection includes the types of the resources.
         [locality] = seen["ClusterLoadAssignment"]["xds_config"]["endpoints"]
         assert locality["locality"] == {"zone": "zone-a"}
 

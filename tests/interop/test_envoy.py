@@ -1,4 +1,4 @@
-"""What Envoy counts: each response is taken once, and none is sent without a reason."""
+"""Envoy's counters: each response is accepted once, and no response is sent without a change."""
 
 import re
 from collections.abc import Iterator
@@ -38,16 +38,16 @@ def test_updates(mesh: Mesh, proxy: Envoy) -> None:
     call_until(proxy, "a", "the change", lambda seen: set(seen.hosts) == {mesh.greeters[1].name})
     assert counted(proxy) == {"CDS": 1, "EDS": 2, "RDS": 1}
 
-    # What nobody asks for is not sent; a wildcard asks for every cluster.
+    # Only subscribed resources are sent; a wildcard subscribes to every cluster.
     mesh.serve({"zone-a": mesh.greeters[:1]}, "another")
     wait_until("the new cluster", lambda: counted(proxy)["CDS"] == 2)
     assert counted(proxy) == {"CDS": 2, "EDS": 2, "RDS": 1}
 
     mesh.delete()
-    wait_until("the cluster to be gone", lambda: counted(proxy)["CDS"] == 3)
-    wait_until("xds-server to forget it", lambda: SERVICE not in mesh.server.get("/debug/services")[1])
+    wait_until("the cluster to be removed", lambda: counted(proxy)["CDS"] == 3)
+    wait_until("the deletion to be known", lambda: SERVICE not in mesh.server.get("/debug/services")[1])
     mesh.serve({"zone-b": mesh.greeters[2:3]})
-    call_until(proxy, "a", "what was made again", lambda seen: set(seen.hosts) == {mesh.greeters[2].name})
+    call_until(proxy, "a", "the new endpoints", lambda seen: set(seen.hosts) == {mesh.greeters[2].name})
     assert counted(proxy)["CDS"] == 4
 
     rejected = proxy.stats(r"\.update_rejected$")

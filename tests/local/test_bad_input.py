@@ -1,4 +1,4 @@
-"""Objects and files that are not as they should be: each gets one clear line, and everything else is served."""
+"""Invalid objects and files: each is logged once with its reason, and everything else is served."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ WEB = "web.default:50051"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A service that is as it should be."""
+    """A folder with one valid service."""
     objects.write(
         tmp_path / "good.yaml",
         objects.service("good"),
@@ -36,7 +36,7 @@ def server(folder: Path) -> Iterator[XdsServer]:
 
 @pytest.fixture
 def client(server: XdsServer) -> Iterator[AdsClient]:
-    """Knows what is good, and asks for the Service `web` too."""
+    """A client that is subscribed to the valid service."""
     with AdsClient(server.address) as client:
         client.walk(GOOD)
         yield client
@@ -51,24 +51,24 @@ ENDPOINT: Object = {"addresses": ["10.0.0.3"], "conditions": {"ready": True}}
 PORTS: list[Object] = [{"name": "grpc", "port": 80, "protocol": "TCP"}]
 
 
-class Odd(NamedTuple):
-    """The fields of an EndpointSlice, what is said of it, and which of its endpoints are served all the same."""
+class Unusual(NamedTuple):
+    """The fields of an EndpointSlice, the reason that is logged, and which of its endpoints are served."""
 
     fields: Object
-    complaint: str | None = None
+    reason: str | None = None
     served: Sequence[str] = ()
 
 
-ODD_SLICES = {
-    "ports empty": Odd({"endpoints": [ENDPOINT], "ports": []}, "no ports"),
-    "ports null": Odd({"endpoints": [ENDPOINT], "ports": None}, "no ports"),
-    "ports missing": Odd({"endpoints": [ENDPOINT]}, "no ports"),
-    "endpoints null": Odd({"endpoints": None, "ports": PORTS}),
-    "what is left of a service without pods": Odd({"endpoints": [], "ports": None}),
-    "conditions missing": Odd(
+UNUSUAL_SLICES = {
+    "ports empty": Unusual({"endpoints": [ENDPOINT], "ports": []}, "no ports"),
+    "ports null": Unusual({"endpoints": [ENDPOINT], "ports": None}, "no ports"),
+    "ports missing": Unusual({"endpoints": [ENDPOINT]}, "no ports"),
+    "endpoints null": Unusual({"endpoints": None, "ports": PORTS}),
+    "a service without pods": Unusual({"endpoints": [], "ports": None}),
+    "conditions missing": Unusual(
         {"endpoints": [{"addresses": ["10.0.0.3"]}], "ports": PORTS}, served=["10.0.0.3:80"]
     ),
-    "conditions null": Odd(
+    "conditions null": Unusual(
         {
             "endpoints": [
                 {
@@ -80,52 +80,52 @@ ODD_SLICES = {
         },
         served=["10.0.0.3:80"],
     ),
-    "addressType FQDN": Odd(
+    "addressType FQDN": Unusual(
         {"addressType": "FQDN", "endpoints": [{"addresses": ["pod.example"]}], "ports": PORTS},
         "addressType 'FQDN'",
     ),
-    "addressType unknown": Odd(
+    "addressType unknown": Unusual(
         {"addressType": "Token", "endpoints": [ENDPOINT], "ports": PORTS}, "addressType 'Token'"
     ),
-    "no IP address": Odd(
+    "no IP address": Unusual(
         {"endpoints": [{"addresses": ["ten.zero"]}, ENDPOINT], "ports": PORTS},
         "'ten.zero'",
         ["10.0.0.3:80"],
     ),
-    "the same address in two slices": Odd(
+    "the same address in two slices": Unusual(
         {"endpoints": [{"addresses": ["10.0.0.2"]}, ENDPOINT], "ports": PORTS},
         "10.0.0.2:80 stands in",
         ["10.0.0.3:80"],
     ),
-    "endpoints of another type": Odd({"endpoints": "none", "ports": PORTS}, "endpoints"),
-    "port of another type": Odd(
+    "endpoints of another type": Unusual({"endpoints": "none", "ports": PORTS}, "endpoints"),
+    "port of another type": Unusual(
         {"endpoints": [ENDPOINT], "ports": [{"name": "grpc", "port": "http"}]}, "port"
     ),
 }
 
 
-@pytest.mark.parametrize("odd", ODD_SLICES.values(), ids=ODD_SLICES.keys())
-def test_an_endpoint_slice(odd: Odd, folder: Path, server: XdsServer, client: AdsClient) -> None:
+@pytest.mark.parametrize("unusual", UNUSUAL_SLICES.values(), ids=UNUSUAL_SLICES.keys())
+def test_an_endpoint_slice(unusual: Unusual, folder: Path, server: XdsServer, client: AdsClient) -> None:
     objects.write(
         folder / "web.yaml",
         objects.service("web"),
-        objects.endpoint_slice("web-odd", "web", **odd.fields),
+        objects.endpoint_slice("web-unusual", "web", **unusual.fields),
         USABLE,
     )
     client.walk(GOOD, WEB)
-    wait_for_addresses(client, WEB, "10.0.0.2:80", *odd.served)
+    wait_for_addresses(client, WEB, "10.0.0.2:80", *unusual.served)
     assert client.addresses(GOOD) == ["10.0.0.1:80"]
-    complaints = server.warnings()
-    assert len(complaints) == (odd.complaint is not None)
-    for line in complaints:
-        assert str(odd.complaint) in line["reason"]
-        assert "default/web-" in str(line), "it says which object"
+    warnings = server.warnings()
+    assert len(warnings) == (unusual.reason is not None)
+    for line in warnings:
+        assert str(unusual.reason) in line["reason"]
+        assert "default/web-" in str(line), "the line names the object"
 
-    # The next time that it is looked at, it is known already.
+    # A later change of the service does not repeat the warning.
     more = objects.endpoint_slice("web-more", "web", **objects.endpoints("10.0.0.4", port=80))
     objects.write(folder / "more.yaml", more)
     wait_until("the next change", lambda: "10.0.0.4:80" in client.addresses(WEB))
-    assert server.warnings() == complaints
+    assert server.warnings() == warnings
 
 
 def test_a_service_of_type_external_name(folder: Path, server: XdsServer, client: AdsClient) -> None:
@@ -147,8 +147,8 @@ def test_a_file_that_does_not_parse_keeps_its_last_good_objects(
     client.walk(GOOD, WEB)
 
     objects.write_text(file, text)
-    wait_until("a complaint", lambda: server.warnings("web.yaml"))
-    # What comes after it is served, and what was in it stays.
+    wait_until("a warning", lambda: server.warnings("web.yaml"))
+    # Later changes are served, and the objects of the file stay.
     objects.write(
         folder / "good.yaml",
         objects.service("good"),
@@ -158,8 +158,8 @@ def test_a_file_that_does_not_parse_keeps_its_last_good_objects(
     assert client.addresses(WEB) == ["10.0.0.2:80"]
     assert len(server.warnings()) == 1
 
-    healed = objects.endpoint_slice("web-ok", "web", **objects.endpoints("10.0.0.5", port=80))
-    objects.write(file, objects.service("web"), healed)
+    repaired = objects.endpoint_slice("web-ok", "web", **objects.endpoints("10.0.0.5", port=80))
+    objects.write(file, objects.service("web"), repaired)
     wait_for_addresses(client, WEB, "10.0.0.5:80")
     assert len(server.warnings()) == 1
 

@@ -1,4 +1,4 @@
-"""Every spelling of a target, asked for by a real gRPC client."""
+"""Every spelling of a target, called by a real gRPC client."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 from tests.support.xds_server import XdsServer
 
 GRPC_PORT = {"name": "grpc", "port": 50051}
-CALL = Path(__file__).with_name("call.py")
+CALL = Path(__file__).parents[1] / "support" / "call.py"
 
 
 def greeter(name: str, port: int) -> Running:
@@ -23,15 +23,15 @@ def greeter(name: str, port: int) -> Running:
 
 @pytest.fixture(scope="module")
 def xds_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XdsServer]:
-    """Serves four services that a target may be meant to name, each with a server that says which it is."""
+    """An xds-server with services that a target may name, each with a greeter whose host name is the service's."""
     folder = tmp_path_factory.mktemp("endpoints")
     services = {
-        # A second port, so that a target without a port has to find the right one.
+        # Two ports: a target without a port means the one named grpc.
         ("hello-server", "default"): [GRPC_PORT, {"name": "metrics", "port": 9090}],
         ("hello-server", "other"): [GRPC_PORT],
         ("exact-listener", "default"): [GRPC_PORT],
         ("exact", "default"): [GRPC_PORT],
-        # Not named grpc, and one of two.
+        # Two ports, neither named grpc: a target without a port means the one with an appProtocol.
         ("by-protocol", "default"): [
             {"name": "web", "port": 80},
             {"name": "api", "port": 81, "appProtocol": "kubernetes.io/h2c"},
@@ -58,7 +58,7 @@ def xds_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XdsServer]:
 
 
 def answers(xds_server: XdsServer, *names: str, namespace: str | None) -> dict[str, str]:
-    """Call xds:///NAME for each of the names as a client in a namespace; return who answered."""
+    """Calls xds:///NAME for each name as a client in a namespace, and returns the host that answered each."""
     node: dict[str, object] = {"id": "test"}
     if namespace:
         node["metadata"] = {"NAMESPACE": namespace}
@@ -75,7 +75,7 @@ def answers(xds_server: XdsServer, *names: str, namespace: str | None) -> dict[s
     env = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=json.dumps(bootstrap))
     result = running.run("python", str(CALL), *(f"xds:///{name}" for name in names), env=env, seconds=100)
     assert result.returncode == 0, result.stderr
-    print(*xds_server.lines[-20:], sep="\n")  # noqa: T201 - pytest shows it of a test that fails
+    print(*xds_server.lines[-20:], sep="\n")  # noqa: T201 - pytest shows it if a test fails
     found: dict[str, str] = json.loads(result.stdout)
     return {target.removeprefix("xds:///"): host for target, host in found.items()}
 
@@ -118,7 +118,7 @@ def test_an_exact_name_wins_over_the_suffix_listener(xds_server: XdsServer) -> N
     }
 
 
-def test_without_a_port_the_one_that_speaks_grpc_is_taken(xds_server: XdsServer) -> None:
+def test_a_target_without_a_port_means_the_grpc_port(xds_server: XdsServer) -> None:
     assert answers(xds_server, "by-protocol", "by-protocol:api", "by-protocol:81", namespace="default") == {
         "by-protocol": "by-protocol.default",
         "by-protocol:api": "by-protocol.default",
@@ -126,7 +126,7 @@ def test_without_a_port_the_one_that_speaks_grpc_is_taken(xds_server: XdsServer)
     }
 
 
-def test_the_client_program_takes_a_short_target(xds_server: XdsServer) -> None:
+def test_the_client_program_resolves_a_short_target(xds_server: XdsServer) -> None:
     bootstrap = {
         "xds_servers": [{"server_uri": xds_server.address, "channel_creds": [{"type": "insecure"}]}],
         "node": {"id": "test", "metadata": {"NAMESPACE": "other"}},

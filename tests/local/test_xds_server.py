@@ -1,4 +1,4 @@
-"""xds-server as a program: equal answers everywhere, health, pages, and its end."""
+"""xds-server as a program: identical responses of replicas, health, pages, CSDS, settings, and shutdown."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ HEALTH = health_pb2.HealthCheckResponse
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two services, one of which has two ports, endpoints in two zones and several slices."""
+    """A folder with two services; one has two ports, endpoints in two zones, and several slices."""
     folder = tmp_path / "endpoints"
     folder.mkdir()
     ports = [{"name": "grpc", "port": 50051}, {"name": "admin", "port": 9000}]
@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_two_servers_answer_alike_to_the_byte(folder: Path) -> None:
+def test_responses_of_two_servers_are_byte_identical(folder: Path) -> None:
     targets = ["web.default:50051", "web:admin", "empty", "web.default.svc.cluster.local:50051"]
     with XdsServer(folder) as one, XdsServer(folder) as other:
         with AdsClient(one.address) as first, AdsClient(other.address) as second:
@@ -67,7 +67,7 @@ def test_two_servers_answer_alike_to_the_byte(folder: Path) -> None:
             assert first.held == second.held
             assert all(held.version for held in first.held.values())
 
-            # The same change, seen by each for itself.
+            # Each server discovers the same change by itself.
             before = first.held[ClusterLoadAssignment].version
             objects.write(
                 folder / "empty-1.yaml",
@@ -79,7 +79,7 @@ def test_two_servers_answer_alike_to_the_byte(folder: Path) -> None:
             assert first.held == second.held
             changed = second.held
 
-        # One that starts later knows nothing of what was before.
+        # A server that starts later has not seen the earlier state.
         with XdsServer(folder) as third, AdsClient(third.address) as late, AdsClient(one.address) as fresh:
             late.walk(*targets)
             fresh.walk(*targets)
@@ -105,7 +105,7 @@ def test_sigterm_ends_it_with_open_streams(folder: Path) -> None:
 
 @contextmanager
 def api_server(port: int) -> Iterator[None]:
-    """A Kubernetes API with nothing in it, whose watches bring nothing."""
+    """Runs a Kubernetes API without objects, whose watches end at once."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -128,7 +128,7 @@ def api_server(port: int) -> Iterator[None]:
                 self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Suppresses the access log."""
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -166,10 +166,10 @@ def test_it_is_ready_after_the_first_sync_and_not_before(tmp_path: Path) -> None
             assert [status(""), status(ADS)] == [HEALTH.NOT_SERVING] * 2
             with api_server(port):
                 server.wait_until_ready()
-                wait_until("health to say so too", lambda: status("") == HEALTH.SERVING)
+                wait_until("gRPC health to succeed", lambda: status("") == HEALTH.SERVING)
                 assert status(ADS) == HEALTH.SERVING
-            # That the API is gone again makes nothing that is known less true.
-            wait_until("a complaint about the API", server.warnings)
+            # The API server is gone again; the last known state stays served.
+            wait_until("a warning about the API", server.warnings)
             assert server.get("/readyz")[0] == 200
             assert status("") == HEALTH.SERVING
 
@@ -186,12 +186,12 @@ def test_pages_and_reflection(folder: Path) -> None:
             assert {server.get(page)[0] for page in pages} == {200}
             assert "\n# TYPE " in server.get("/metrics")[1]
             assert server.get("/nothing")[0] == 404
-        with grpc.insecure_channel(server.address) as channel:
+        with grpc.insecure_channel(server.debug) as channel:
             database = ProtoReflectionDescriptorDatabase(channel)
             assert {ADS, "grpc.health.v1.Health"} <= set(database.get_services())
 
 
-def test_a_refusal_is_told_everywhere_until_the_next_response_is_accepted(folder: Path) -> None:
+def test_a_nack_is_reported_until_the_next_response_is_accepted(folder: Path) -> None:
     name = "empty.default:50051"
     words = "I don't like it"
 
@@ -202,7 +202,7 @@ def test_a_refusal_is_told_everywhere_until_the_next_response_is_accepted(folder
     with (
         XdsServer(folder) as server,
         AdsClient(server.address) as client,
-        grpc.insecure_channel(server.address) as channel,
+        grpc.insecure_channel(server.debug) as channel,
     ):
         csds = ClientStatusDiscoveryServiceStub(channel)
 
@@ -213,21 +213,21 @@ def test_a_refusal_is_told_everywhere_until_the_next_response_is_accepted(folder
 
         client.walk(name)
         accepted = client.held[ClusterLoadAssignment].version
-        wait_until("all to be accepted", lambda: status().config_status == csds_pb2.SYNCED)
+        wait_until("ACKs of all types", lambda: status().config_status == csds_pb2.SYNCED)
 
         client.reason = words
         change("10.0.9.1")
-        wait_until("a line in the log", lambda: server.warnings("client refuses"))
-        [line] = server.warnings("client refuses")
+        wait_until("a line in the log", lambda: server.warnings("client rejected a response"))
+        [line] = server.warnings("client rejected a response")
         assert (line["node"], line["type"], line["reason"]) == ("raw", "EDS", words)
         assert 'xds_nacks_total{type="EDS"} 1.0' in server.get("/metrics")[1]
         [page] = json.loads(server.get("/debug/clients")[1])
         [shown] = page["resources"]["EDS"]
-        assert (shown["name"], shown["status"], shown["refused_because"]) == (name, "refused", words)
+        assert (shown["name"], shown["status"], shown["rejected_because"]) == (name, "rejected", words)
         assert status().config_status == csds_pb2.ERROR
         assert status().error_state.details == words
         assert client.held[ClusterLoadAssignment].version == accepted
-        # Nothing new: nothing is sent.
+        # Another object changes: nothing is sent to this client.
         sent = 'xds_responses_total{type="EDS"} 2.0'
         assert sent in server.get("/metrics")[1]
         objects.write(folder / "other.yaml", objects.service("other"))
@@ -237,14 +237,14 @@ def test_a_refusal_is_told_everywhere_until_the_next_response_is_accepted(folder
         client.reason = ""
         change("10.0.9.2")
         client.wait_for_another(ClusterLoadAssignment, accepted)
-        wait_until("the next to be accepted", lambda: status().config_status == csds_pb2.SYNCED)
+        wait_until("the next ACK", lambda: status().config_status == csds_pb2.SYNCED)
         assert not status().HasField("error_state")
-        assert "refused_because" not in server.get("/debug/clients")[1]
-        assert len(server.warnings("client refuses")) == 1
+        assert "rejected_because" not in server.get("/debug/clients")[1]
+        assert len(server.warnings("client rejected a response")) == 1
 
 
 @pytest.mark.parametrize(
-    ("settings", "complaint"),
+    ("settings", "parts"),
     [
         ({"POLL_INTERVAL": "soon"}, ("POLL_INTERVAL=soon",)),
         ({"WATCH": "perhaps"}, ("WATCH=perhaps",)),
@@ -253,25 +253,25 @@ def test_a_refusal_is_told_everywhere_until_the_next_response_is_accepted(folder
         ({"DISCOVERY": "files", "DISCOVERY_DIR": ""}, ("DISCOVERY_DIR",)),
     ],
 )
-def test_a_wrong_setting(settings: dict[str, str], complaint: tuple[str, ...]) -> None:
+def test_an_invalid_setting(settings: dict[str, str], parts: tuple[str, ...]) -> None:
     result = running.run("xds-server", "serve", env=running.environment(**settings))
     assert result.returncode == 2
     assert (result.stdout + result.stderr).count("\n") == 1
-    assert all(part in result.stderr for part in complaint)
+    assert all(part in result.stderr for part in parts)
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     with XdsServer(tmp_path / "none") as server:
         assert server.wait() == 2
     assert "DISCOVERY_DIR" in server.lines[-1]
     assert len(server.lines) == 1
 
 
-@pytest.mark.parametrize("variable", ["LISTEN", "ADMIN_LISTEN"])
-def test_a_port_that_is_taken(variable: str, folder: Path) -> None:
+@pytest.mark.parametrize("variable", ["LISTEN", "ADMIN_LISTEN", "DEBUG_LISTEN"])
+def test_a_port_that_is_in_use(variable: str, folder: Path) -> None:
     with XdsServer(folder) as first:
         first.wait_until_ready()
-        taken = first.address if variable == "LISTEN" else first.admin
+        taken = {"LISTEN": first.address, "ADMIN_LISTEN": first.admin, "DEBUG_LISTEN": first.debug}[variable]
         with Running(
             "xds-server",
             "serve",
@@ -279,6 +279,7 @@ def test_a_port_that_is_taken(variable: str, folder: Path) -> None:
                 **{
                     "LISTEN": "127.0.0.1:0",
                     "ADMIN_LISTEN": "127.0.0.1:0",
+                    "DEBUG_LISTEN": "127.0.0.1:0",
                     "DISCOVERY": "files",
                     "DISCOVERY_DIR": str(folder),
                     "LOG_FORMAT": "json",
@@ -292,11 +293,15 @@ def test_a_port_that_is_taken(variable: str, folder: Path) -> None:
         assert first.get("/readyz")[0] == 200
 
 
-def test_no_client_of_reflection_or_health_keeps_others_from_an_answer(folder: Path) -> None:
-    with XdsServer(folder) as server, grpc.insecure_channel(server.address) as channel:
+def test_open_calls_of_reflection_and_health_do_not_block_others(folder: Path) -> None:
+    with (
+        XdsServer(folder) as server,
+        grpc.insecure_channel(server.address) as channel,
+        grpc.insecure_channel(server.debug) as debug_channel,
+    ):
         server.wait_until_ready()
         open_ended: list[grpc.Call] = []
-        reflect: grpc.StreamStreamMultiCallable[Any, Any] = channel.stream_stream(
+        reflect: grpc.StreamStreamMultiCallable[Any, Any] = debug_channel.stream_stream(
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
         )
         silent = threading.Event()
@@ -305,7 +310,7 @@ def test_no_client_of_reflection_or_health_keeps_others_from_an_answer(folder: P
         watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(10)]
         assert {next(watch).status for watch in watches} == {HEALTH.SERVING}
         open_ended += watches
-        # Watches that come and go while others do: grpc's own servicer would hang by now and then.
+        # Watches that start and end concurrently: grpc's own health servicer sometimes hangs on this.
         for _ in range(300):
             watch = stub.Watch(health_pb2.HealthCheckRequest())
             next(watch)

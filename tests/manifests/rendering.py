@@ -37,7 +37,7 @@ USES: dict[str, Object] = {
 
 @functools.cache
 def rendered(use: str) -> tuple[Object, ...]:
-    """Return the objects of one of USES."""
+    """Returns the objects of one of USES."""
     paths = {"resources", "components"}
     with tempfile.TemporaryDirectory() as folder:
         kustomization = {
@@ -55,26 +55,26 @@ def rendered(use: str) -> tuple[Object, ...]:
 
 
 def of_kind(kind: str, use: str = "overlays/kind") -> dict[str, Object]:
-    """Return the objects of a kind, by name."""
+    """Returns the objects of a kind, by name."""
     return {found["metadata"]["name"]: found for found in rendered(use) if found["kind"] == kind}
 
 
 def workloads() -> Iterator[tuple[str, Object]]:
-    """Yield every Deployment of every use, with a name for it."""
+    """Yields every Deployment of every use, with a name for it."""
     for use in USES:
         for name, deployment in of_kind("Deployment", use).items():
             yield f"{name} of {use}", deployment
 
 
 def container(deployment: Object) -> Object:
-    """Return the one container of a Deployment."""
+    """Returns the one container of a Deployment."""
     [only] = deployment["spec"]["template"]["spec"]["containers"]
     found: Object = only
     return found
 
 
 def environment(deployment: Object) -> dict[str, str]:
-    """Return the environment that is written out in a Deployment, leaving out what the downward API fills in."""
+    """Returns the environment that is written out in a Deployment, leaving out what the downward API fills in."""
     return {
         entry["name"]: entry["value"] for entry in container(deployment).get("env", ()) if "value" in entry
     }

@@ -16,13 +16,13 @@ def dockerfile(service: str) -> str:
 
 
 def instructions(service: str) -> list[str]:
-    """Return the instructions of a Dockerfile, each in one line."""
+    """Returns the instructions of a Dockerfile, each in one line."""
     text = re.sub(r"^#.*\n", "", dockerfile(service), flags=re.MULTILINE).replace("\\\n", "")
     return [re.sub(r"\s+", " ", line.strip()) for line in text.splitlines() if line.strip()]
 
 
 def anonymous(service: str) -> list[str]:
-    """Return the instructions with the name of the service taken out, and that of its requirements."""
+    """Returns the instructions with the name of the service taken out, and that of its requirements."""
     requirements = "xds-server" if service == "xds-server" else f"greeter-{service.partition('-')[2]}"
     renamed = [
         line.replace(f"requirements/{requirements}.txt", "REQUIREMENTS") for line in instructions(service)

@@ -1,4 +1,4 @@
-"""A client of the xDS server that is no gRPC client: it shows every response as it came."""
+"""An ADS client that is not a gRPC client: it exposes the raw responses."""
 
 import queue
 import threading
@@ -23,14 +23,14 @@ from tests.support.waiting import wait_until
 
 @dataclass
 class Held:
-    """What the last response of a type held."""
+    """The version and resources that a client holds of a type."""
 
     version: str = ""
     resources: dict[str, bytes] = field(default_factory=dict)
 
 
 class AdsClient:
-    """One stream to an xDS server; it accepts everything, unless it is given a reason to refuse."""
+    """One stream to an xDS server; it accepts every response, unless `reason` is set: then it sends NACKs with it."""
 
     def __init__(self, address: str, *, namespace: str = "default") -> None:
         self.reason = ""
@@ -57,7 +57,7 @@ class AdsClient:
         self._channel.close()
 
     def ask(self, kind: type[Any], *names: str) -> Held:
-        """Subscribe to resources and wait until all are there."""
+        """Subscribes to resources and waits until it holds all of them."""
         self._names[kind] = list(names)
         self._send(kind)
         wait_until(
@@ -66,13 +66,13 @@ class AdsClient:
         return self._held(kind)
 
     def ask_for_many(self, kind: type[Any], one: str, others: Sequence[str]) -> None:
-        """Subscribe to many resources of which one exists, and wait until that is there."""
+        """Subscribes to many resources, one of which exists, and waits until it holds that one."""
         self._names[kind] = [*others, one]
         self._send(kind)
         wait_until(f"{one} as {kind.DESCRIPTOR.name}", lambda: one in self._held(kind).resources)
 
     def walk(self, *targets: str) -> None:
-        """Ask for all that a gRPC client would ask for to call these targets."""
+        """Subscribes to everything that a gRPC client needs to call these targets."""
         listeners = [Listener.FromString(value) for value in self.ask(Listener, *targets).resources.values()]
         routes = [
             RouteConfiguration.FromString(value)
@@ -87,17 +87,17 @@ class AdsClient:
         )
 
     def wait_for_another(self, kind: type[Any], version: str) -> None:
-        """Wait for a response that differs from an earlier one."""
+        """Waits for a response with another version."""
         wait_until(f"{kind.DESCRIPTOR.name} to change", lambda: self._held(kind).version != version)
 
     def wait_for_end(self) -> grpc.RpcError:
-        """Wait until the server ends the stream, and return the error that it gives."""
+        """Waits until the server ends the stream, and returns the error."""
         wait_until("the stream to end", lambda: self._error)
         assert self._error
         return self._error
 
     def addresses(self, name: str) -> list[str]:
-        """Addresses of a ClusterLoadAssignment that was asked for."""
+        """Returns the addresses of a ClusterLoadAssignment."""
         assignment = ClusterLoadAssignment.FromString(self._held(ClusterLoadAssignment).resources[name])
         sockets = [
             endpoint.endpoint.address.socket_address

@@ -1,6 +1,6 @@
-"""Calls each of the targets once, with a gRPC client, and prints the host names of those that answered, as JSON.
+"""Calls each target once with a gRPC client, and prints the host that answered each, as JSON.
 
-A program of its own, because gRPC reads the bootstrap once a process.
+A separate program, because gRPC reads the bootstrap once per process.
 """
 
 import json

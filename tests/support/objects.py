@@ -1,4 +1,4 @@
-"""Kubernetes objects for xds-server to find in files."""
+"""Kubernetes objects, and files of them for xds-server."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ Object = dict[str, Any]
 def service(
     name: str, *, namespace: str = "default", ports: list[Object] | None = None, **spec: Any
 ) -> Object:
-    """Make a Service, with one port named grpc unless told otherwise."""
+    """Returns a Service, by default with one port named grpc."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -21,7 +21,7 @@ def service(
 
 
 def endpoint_slice(name: str, owner: str, *, namespace: str = "default", **fields: Any) -> Object:
-    """Make an EndpointSlice of a Service."""
+    """Returns an EndpointSlice of a Service."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -32,7 +32,7 @@ def endpoint_slice(name: str, owner: str, *, namespace: str = "default", **field
 
 
 def endpoints(*addresses: str, port: int, port_name: str = "grpc") -> Object:
-    """Make the fields of an EndpointSlice with ready endpoints on one port."""
+    """Returns the fields of an EndpointSlice with ready endpoints on one port."""
     return {
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
         "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
@@ -40,7 +40,7 @@ def endpoints(*addresses: str, port: int, port_name: str = "grpc") -> Object:
 
 
 def write(path: Path, *found: Object) -> None:
-    """Write objects as one file, which appears whole."""
+    """Writes objects into one file, atomically."""
     write_text(path, yaml.safe_dump_all(found))
 
 

@@ -1,4 +1,4 @@
-"""What tools/publish.py writes into documents."""
+"""Tests of tools/publish.py."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ kept
 """
 
 
-def test_a_table_keeps_its_shape_whatever_a_cell_says() -> None:
+def test_table_escapes_line_breaks_and_bars() -> None:
     assert table(["a", "b"], [[1, "x | y"], ["two\nlines", ""]]) == (
         "| a | b |\n| --- | --- |\n| 1 | x \\| y |\n| two lines |  |"
     )
 
 
-def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
+def test_only_the_text_between_the_markers_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(DOCUMENT)
     publish(page, "figures", "new \\1")
@@ -33,7 +33,7 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", DOCUMENT + DOCUMENT])
-def test_a_document_without_its_one_place_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_document_without_exactly_one_pair_of_markers_is_refused(tmp_path: Path, text: str) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
     with pytest.raises(ValueError, match="places marked 'figures'"):

@@ -1,11 +1,11 @@
-// Command adsload is a crowd of gRPC clients as an xDS server sees it: each stream has a connection of its own,
-// asks for a Listener, the route, the cluster and the endpoints that follow from it, acknowledges every response,
-// and goes on listening. It measures how long all of them take to get their endpoints when they come at once, how
-// long a change takes to reach them, what a newcomer waits for, and what the server's processes spend on it.
+// Command adsload simulates many gRPC clients of an xDS server. Each stream has its own connection, subscribes to a
+// Listener and to the route, cluster and endpoints that it leads to, acknowledges every response and stays open.
+// adsload measures how long all clients take to get endpoints when they connect at once, how long a change takes to
+// reach them, how long a new client waits, and the resources that the server's processes use.
 //
-// A change gives the first endpoint of the first service an address of the network for benchmarks, 198.18.0.0/15
-// (RFC 2544), by which it is known again. It is made by an HTTP request on an open connection or by replacing a
-// file, so nothing but the server's own work is in its time.
+// A change sets the address of the first endpoint of the first service to one of the network for benchmarks,
+// 198.18.0.0/15 (RFC 2544), by which clients recognize it. It is made by an HTTP request on an open connection or by
+// replacing a file, so that its time only contains the server's work.
 package main
 
 import (
@@ -33,19 +33,19 @@ import (
 )
 
 var (
-	targets   = flag.String("targets", "127.0.0.1:18000", "xDS servers, separated by commas; streams take them in turn")
-	pids      = flag.String("pids", "", "their process ids, in that order")
-	services  = flag.Int("services", 1, "stream K asks for service K modulo this")
-	streams   = flag.Int("streams", 100, "clients that come at once and listen")
-	deaf      = flag.Int("deaf", 0, "more clients, that read until they have endpoints and never again")
-	changes   = flag.Int("changes", 20, "how many changes to make")
-	newcomers = flag.Int("newcomers", 0, "clients that come one after another at the end")
-	post      = flag.String("post", "", "make a change by POST to this URL; the address is put in place of {address}")
-	template  = flag.String("template", "", "make a change by writing this file ...")
-	output    = flag.String("output", "", "... as this one, with the address in place of "+placeholder)
-	hold      = flag.Duration("hold", 0, "stay connected for so long at the end")
-	pause     = flag.Duration("pause", 250*time.Millisecond, "rest between changes")
-	limit     = flag.Duration("limit", 120*time.Second, "how long anything may take")
+	targets    = flag.String("targets", "127.0.0.1:18000", "xDS servers, separated by commas; streams alternate between them")
+	pids       = flag.String("pids", "", "process ids of the xDS servers, in the same order")
+	services   = flag.Int("services", 1, "stream K subscribes to service K modulo this number")
+	streams    = flag.Int("streams", 100, "number of clients that connect at once and keep reading")
+	stalled    = flag.Int("stalled", 0, "number of additional clients that stop reading once they have endpoints")
+	changes    = flag.Int("changes", 20, "number of changes")
+	newClients = flag.Int("new-clients", 0, "number of clients that connect one after another at the end")
+	post       = flag.String("post", "", "make a change by POST to this URL, with the address in place of {address}")
+	template   = flag.String("template", "", "make a change by copying this file ...")
+	output     = flag.String("output", "", "... to this one, with the address in place of "+placeholder)
+	hold       = flag.Duration("hold", 0, "how long to stay connected at the end")
+	pause      = flag.Duration("pause", 250*time.Millisecond, "pause between changes")
+	limit      = flag.Duration("limit", 120*time.Second, "timeout of each step")
 )
 
 const (
@@ -53,23 +53,23 @@ const (
 	placeholder = network + "0.0"
 )
 
-// seen is a client's sight of a change.
-type seen struct {
+// receipt says when a client received a change.
+type receipt struct {
 	address string
 	at      time.Time
 }
 
-// crowd is what the clients tell.
+// crowd collects the events of all clients.
 type crowd struct {
-	ready  chan struct{}
-	seen   chan seen
-	pushes atomic.Int64
+	ready    chan struct{}
+	receipts chan receipt
+	pushes   atomic.Int64
 }
 
-// join connects a client and serves its stream until the end of ctx.
-func (c *crowd) join(ctx context.Context, number int, isDeaf bool) error {
+// join connects a client and runs its stream until the end of ctx.
+func (c *crowd) join(ctx context.Context, number int, stalls bool) error {
 	addresses := strings.Split(*targets, ",")
-	// Fixed windows: a client that does not read must be one that the server can't write to for ever.
+	// Fixed windows, so that the server cannot write to a client that does not read.
 	connection, err := grpc.NewClient("passthrough:///"+addresses[number%len(addresses)],
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithInitialWindowSize(1<<16-1), grpc.WithInitialConnWindowSize(1<<16-1),
@@ -110,17 +110,17 @@ func (c *crowd) join(ctx context.Context, number int, isDeaf bool) error {
 			ready = true
 			c.ready <- struct{}{}
 		}
-		if isDeaf {
+		if stalls {
 			<-ctx.Done()
 			return ctx.Err()
 		}
 		if address := marker(response.Resources[0].Value); address != "" {
-			c.seen <- seen{address, at}
+			c.receipts <- receipt{address, at}
 		}
 	}
 }
 
-// marker finds the address of the network for benchmarks without decoding: clients must cost less than the server.
+// marker finds the address of the network for benchmarks without decoding, so that clients cost less than the server.
 func marker(assignment []byte) string {
 	start := bytes.Index(assignment, []byte(network))
 	if start < 0 {
@@ -133,31 +133,31 @@ func marker(assignment []byte) string {
 	return string(assignment[start:end])
 }
 
-// arrive lets that many clients come at once and waits until all have endpoints.
-func (c *crowd) arrive(ctx context.Context, first, count int, areDeaf bool) (time.Duration, error) {
+// connect starts clients at once and returns how long it took until all had endpoints.
+func (c *crowd) connect(ctx context.Context, first, count int, stall bool) (time.Duration, error) {
 	begin := time.Now()
 	broken := make(chan error, count)
 	for number := first; number < first+count; number++ {
 		go func() {
-			if err := c.join(ctx, number, areDeaf); err != nil && ctx.Err() == nil {
+			if err := c.join(ctx, number, stall); err != nil && ctx.Err() == nil {
 				broken <- fmt.Errorf("stream %d: %w", number, err)
 			}
 		}()
 	}
 	deadline := time.After(*limit)
-	for arrived := range count {
+	for connected := range count {
 		select {
 		case <-c.ready:
 		case err := <-broken:
 			return 0, err
 		case <-deadline:
-			return 0, fmt.Errorf("%d of %d streams had endpoints after %v", arrived, count, *limit)
+			return 0, fmt.Errorf("%d of %d streams had endpoints after %v", connected, count, *limit)
 		}
 	}
 	return time.Since(begin), nil
 }
 
-// change makes a change and waits until all streams of its service have it; it returns when each had it, in order.
+// change makes a change, waits until all streams of its service have it, and returns the sorted times until each had it.
 func (c *crowd) change(number, watching int) ([]float64, error) {
 	address := fmt.Sprintf("%s%d.%d", network, number/256, number%256)
 	begin := time.Now()
@@ -168,12 +168,12 @@ func (c *crowd) change(number, watching int) ([]float64, error) {
 	var times []float64
 	for len(times) < watching {
 		select {
-		case one := <-c.seen:
+		case one := <-c.receipts:
 			if one.address == address {
 				times = append(times, milliseconds(one.at.Sub(begin)))
 			}
 		case <-deadline:
-			return nil, fmt.Errorf("change %d was seen by %d of %d streams after %v", number, len(times), watching, *limit)
+			return nil, fmt.Errorf("change %d reached %d of %d streams after %v", number, len(times), watching, *limit)
 		}
 	}
 	slices.Sort(times)
@@ -187,7 +187,7 @@ func makeChange(address string) error {
 			return err
 		}
 		defer response.Body.Close()
-		_, err = io.Copy(io.Discard, response.Body) // so that the connection is used again
+		_, err = io.Copy(io.Discard, response.Body) // so that the connection is reused
 		return err
 	}
 	text, err := os.ReadFile(*template)
@@ -202,20 +202,20 @@ func makeChange(address string) error {
 }
 
 func run(ctx context.Context) (map[string]any, error) {
-	c := &crowd{ready: make(chan struct{}, 1), seen: make(chan seen, *streams+*newcomers)}
-	report := map[string]any{"streams": *streams, "deaf": *deaf, "changes": *changes}
+	c := &crowd{ready: make(chan struct{}, 1), receipts: make(chan receipt, *streams+*newClients)}
+	report := map[string]any{"streams": *streams, "stalled": *stalled, "changes": *changes}
 	processes, err := watch(*pids)
 	if err != nil {
 		return nil, err
 	}
 
-	arrival, err := c.arrive(ctx, 0, *streams, false)
+	took, err := c.connect(ctx, 0, *streams, false)
 	if err != nil {
 		return nil, err
 	}
-	report["arrival_ms"] = milliseconds(arrival)
-	report["arrival_cpu_ms"] = processes.lap()
-	if _, err := c.arrive(ctx, *streams, *deaf, true); err != nil {
+	report["connect_ms"] = milliseconds(took)
+	report["connect_cpu_ms"] = processes.lap()
+	if _, err := c.connect(ctx, *streams, *stalled, true); err != nil {
 		return nil, err
 	}
 	fmt.Fprintln(os.Stderr, "connected")
@@ -223,7 +223,7 @@ func run(ctx context.Context) (map[string]any, error) {
 	watching := (*streams + *services - 1) / *services
 	var firsts, medians, lasts []float64
 	if *changes > 0 {
-		// One to warm up, which is not counted.
+		// Warm-up, not counted.
 		if _, err := c.change(*changes+1, watching); err != nil {
 			return nil, err
 		}
@@ -237,7 +237,7 @@ func run(ctx context.Context) (map[string]any, error) {
 			return nil, err
 		}
 		firsts, medians, lasts = append(firsts, times[0]), append(medians, times[len(times)/2]), append(lasts, times[len(times)-1])
-		time.Sleep(*pause) // the acknowledgements belong to it
+		time.Sleep(*pause) // so that the acknowledgements are counted as well
 	}
 	count := float64(max(*changes, 1))
 	report["change_cpu_ms"] = divide(processes.lap(), count)
@@ -248,15 +248,15 @@ func run(ctx context.Context) (map[string]any, error) {
 
 	processes.lap()
 	var waits []float64
-	for number := range *newcomers {
-		wait, err := c.arrive(ctx, *streams+*deaf+number, 1, false)
+	for number := range *newClients {
+		wait, err := c.connect(ctx, *streams+*stalled+number, 1, false)
 		if err != nil {
 			return nil, err
 		}
 		waits = append(waits, milliseconds(wait))
 	}
-	report["newcomer_ms"] = quantile(waits, .5)
-	report["newcomer_cpu_ms"] = divide(processes.lap(), float64(max(*newcomers, 1)))
+	report["new_client_ms"] = quantile(waits, .5)
+	report["new_client_cpu_ms"] = divide(processes.lap(), float64(max(*newClients, 1)))
 	report["memory_mib"] = processes.memory()
 	time.Sleep(*hold)
 	return report, nil

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// ticks a second in /proc/PID/stat: fixed for programs, whatever the kernel's own rate, see proc(5).
+// ticks a second in /proc/PID/stat: a constant of the ABI, see proc(5).
 const ticks = 100
 
-// processes are the servers that are measured.
+// processes are the measured servers.
 type processes struct {
 	pids []string
 	cpu  []float64
@@ -32,7 +32,7 @@ func watch(pids string) (*processes, error) {
 	return p, nil
 }
 
-// lap tells what each has spent since the last time, in milliseconds.
+// lap returns the CPU time of each since the last call, in milliseconds.
 func (p *processes) lap() []float64 {
 	spent := make([]float64, len(p.pids))
 	for i, pid := range p.pids {
@@ -43,7 +43,7 @@ func (p *processes) lap() []float64 {
 	return spent
 }
 
-// memory tells what each keeps resident, in MiB.
+// memory returns the resident memory of each, in MiB.
 func (p *processes) memory() []float64 {
 	held := make([]float64, len(p.pids))
 	for i, pid := range p.pids {
@@ -58,7 +58,7 @@ func usage(pid string) (cpu, memory float64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	_, rest, found := strings.Cut(string(text), ") ") // the name before may hold anything but is not ours to parse
+	_, rest, found := strings.Cut(string(text), ") ") // the name before it may contain spaces
 	fields := strings.Fields(rest)
 	if !found || len(fields) < 22 {
 		return 0, 0, fmt.Errorf("/proc/%s/stat: %q", pid, text)

@@ -20,11 +20,11 @@ const (
 	endpointsType = resource.EndpointType
 )
 
-// walk is one stream's way from a Listener to endpoints, as a gRPC client goes it.
+// walk subscribes on one stream to the resources from a Listener to its endpoints, as a gRPC client does.
 type walk struct {
 	call  discovery.AggregatedDiscoveryService_StreamAggregatedResourcesClient
-	names map[string]string // what is subscribed to, by type
-	node  *core.Node        // with the first request alone
+	names map[string]string // the subscribed name, by type
+	node  *core.Node        // sent only with the first request
 }
 
 func (w *walk) subscribe(kind, name string) error {
@@ -41,7 +41,7 @@ func (w *walk) send(request *discovery.DiscoveryRequest) error {
 	return w.call.Send(request)
 }
 
-// take acknowledges a response and subscribes to what it names.
+// take acknowledges a response and subscribes to the resources that it names.
 func (w *walk) take(response *discovery.DiscoveryResponse) error {
 	acknowledgement := &discovery.DiscoveryRequest{
 		TypeUrl: response.TypeUrl, VersionInfo: response.VersionInfo, ResponseNonce: response.Nonce}
@@ -62,7 +62,7 @@ func (w *walk) take(response *discovery.DiscoveryResponse) error {
 	return nil
 }
 
-// next tells the type and name of what a resource leads to; endpoints are the end.
+// next returns the type and name of the resource that a resource leads to, or "" for endpoints.
 func next(kind string, body []byte) (string, string, error) {
 	switch kind {
 	case listenerType:

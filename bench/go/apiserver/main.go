@@ -1,5 +1,5 @@
-// Command apiserver is as much of a Kubernetes API server as xds-server asks for: Services and EndpointSlices, LIST
-// in pages, WATCH with bookmarks. Objects are encoded once, so next to nothing of a measured time is its own.
+// Command apiserver implements the part of the Kubernetes API that xds-server uses: Services and EndpointSlices, LIST
+// in pages, WATCH with bookmarks. Objects are encoded once, so that it adds almost nothing to measured times.
 //
 // POST /set?address=IP[:PORT] changes the first endpoint of the first service.
 package main
@@ -18,17 +18,17 @@ import (
 )
 
 var (
-	listen    = flag.String("listen", "127.0.0.1:18002", "where it is served")
-	services  = flag.Int("services", 1, "how many services there are")
-	endpoints = flag.Int("endpoints", 10, "how many endpoints each has")
+	listen    = flag.String("listen", "127.0.0.1:18002", "address to listen on")
+	services  = flag.Int("services", 1, "number of services")
+	endpoints = flag.Int("endpoints", 10, "number of endpoints of each service")
 )
 
 const (
-	sliceSize = 100 // what the EndpointSlice controller puts into one unless told otherwise
+	sliceSize = 100 // the default of the EndpointSlice controller
 	bookmarks = 30 * time.Second
 )
 
-// collection is all objects of a kind, encoded, and who watches them.
+// collection holds all objects of a kind, encoded, and their watchers.
 type collection struct {
 	sync.Mutex
 	kind     string
@@ -68,7 +68,7 @@ func (c *collection) serve(w http.ResponseWriter, r *http.Request) {
 	if end < len(items) {
 		metadata["continue"] = strconv.Itoa(end)
 	}
-	// Written by hand: to encode the list would check each object again.
+	// Written by hand, as json.Marshal would validate each object again.
 	fmt.Fprintf(w, `{"kind":"%sList","apiVersion":%q,"metadata":%s,"items":[`, c.kind, c.version, encode(metadata))
 	for i, item := range items[start:end] {
 		if i > 0 {
@@ -144,7 +144,7 @@ func makeService(number, revision int) any {
 	}
 }
 
-// makeSlice makes one of the slices of a service; first, if given, is the address of its first endpoint.
+// makeSlice returns a slice of a service; first, unless empty, is the address of its first endpoint.
 func makeSlice(number, from, revision int, first string) any {
 	owner, port := fmt.Sprintf("service-%d", number), 50051
 	var found []any

@@ -20,27 +20,27 @@ import (
 
 const roundRobin = `{"loadBalancingConfig": [{"round_robin": {}}]}`
 
-// bucket is a part of the time: who answered in it, and how many calls failed that were begun in it.
+// bucket is an interval: how many calls that began in it were answered by which host, and how many failed.
 type bucket struct {
 	At     float64        `json:"at"` // Unix time of its begin, in seconds
 	Hosts  map[string]int `json:"hosts"`
 	Failed int            `json:"failed"`
 }
 
-// report is what became of the calls.
+// report is the result of all calls.
 type report struct {
 	Seconds  float64        `json:"seconds"`
-	Requests int            `json:"requests"` // that were answered
+	Requests int            `json:"requests"` // answered ones
 	Failures map[string]int `json:"failures"` // by code
 	Hosts    map[string]int `json:"hosts"`
 	P50      float64        `json:"p50_ms"`
 	P99      float64        `json:"p99_ms"`
 	CPU      float64        `json:"cpu_seconds"` // of this program
-	WarmUp   int            `json:"warm_up"`     // requests that are in nothing of the above
+	WarmUp   int            `json:"warm_up"`     // requests of the warm-up, not counted above
 	Timeline []bucket       `json:"timeline,omitempty"`
 }
 
-// outcome is what became of a call.
+// outcome is the result of a call.
 type outcome struct {
 	began time.Time
 	took  time.Duration
@@ -63,8 +63,8 @@ func (c *caller) call(method string) outcome {
 	return outcome{began: began, took: time.Since(began), host: text(answer)}
 }
 
-// inTurn has so many calls under way all the time.
-func (c *caller) inTurn(ctx context.Context, concurrency int) []outcome {
+// inParallel keeps this number of calls in flight.
+func (c *caller) inParallel(ctx context.Context, concurrency int) []outcome {
 	found := make([][]outcome, concurrency)
 	var group sync.WaitGroup
 	for worker := range concurrency {
@@ -78,7 +78,7 @@ func (c *caller) inTurn(ctx context.Context, concurrency int) []outcome {
 	return slices.Concat(found...)
 }
 
-// steadily begins so many calls a second, whatever becomes of those before.
+// steadily begins this number of calls a second and does not wait for earlier ones.
 func (c *caller) steadily(ctx context.Context, rate int) []outcome {
 	var found []outcome
 	var group sync.WaitGroup
@@ -107,15 +107,15 @@ func (c *caller) steadily(ctx context.Context, rate int) []outcome {
 
 func call(ctx context.Context, arguments []string) (*report, error) {
 	flags := flag.NewFlagSet("call", flag.ExitOnError)
-	target := flags.String("target", "localhost:50051", "whom to call")
-	spread := flags.Bool("round-robin", false, "over all addresses of the target, as a user's service config says it")
-	concurrency := flags.Int("concurrency", 1, "calls under way at any time")
-	rate := flags.Int("rate", 0, "calls begun a second instead, with a timeline in the report")
-	width := flags.Duration("bucket", 250*time.Millisecond, "of the timeline")
+	target := flags.String("target", "localhost:50051", "the target to call")
+	spread := flags.Bool("round-robin", false, "round robin over all addresses of the target, by service config")
+	concurrency := flags.Int("concurrency", 1, "number of calls in flight")
+	rate := flags.Int("rate", 0, "calls begun a second, instead of -concurrency; adds a timeline to the report")
+	width := flags.Duration("bucket", 250*time.Millisecond, "width of a bucket of the timeline")
 	duration := flags.Duration("duration", 5*time.Second, "how long to call")
 	warmup := flags.Duration("warm-up", time.Second, "how long to call before that, not counted")
-	timeout := flags.Duration("timeout", 5*time.Second, "of a call")
-	crash := flags.Duration("crash-every", 0, "make the replica that answers next crash, again and again")
+	timeout := flags.Duration("timeout", 5*time.Second, "timeout of a call")
+	crash := flags.Duration("crash-every", 0, "interval at which to crash the replica that the next call reaches")
 	if err := flags.Parse(arguments); err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func call(ctx context.Context, arguments []string) (*report, error) {
 		if *rate > 0 {
 			return c.steadily(ctx, *rate)
 		}
-		return c.inTurn(ctx, *concurrency)
+		return c.inParallel(ctx, *concurrency)
 	}
 	warm := run(*warmup)
 	if len(warm) > 0 && warm[len(warm)-1].code != "" {
@@ -147,7 +147,7 @@ func call(ctx context.Context, arguments []string) (*report, error) {
 		defer crashes.Stop()
 		go func() {
 			for range crashes.C {
-				c.call(exitMethod) // it can't answer
+				c.call(exitMethod) // fails, as the replica crashes
 			}
 		}()
 	}
@@ -199,7 +199,7 @@ func timeline(found []outcome, width time.Duration) []bucket {
 	return result
 }
 
-// quantile of sorted times, in milliseconds.
+// quantile returns a quantile of sorted times, in milliseconds.
 func quantile(times []time.Duration, q float64) float64 {
 	if len(times) == 0 {
 		return 0

@@ -1,7 +1,7 @@
-// Command echo is both ends of a workload: `echo serve` answers calls and tells which host it is, `echo call` makes
-// them through any target of gRPC's and reports what became of them as a line of JSON.
+// Command echo is both ends of a workload: `echo serve` answers calls with its host name, `echo call` calls any gRPC
+// target and reports the results as a line of JSON.
 //
-// Messages are google.protobuf.BytesValue both ways, so that callers in any language need no code of their own.
+// Requests and replies are google.protobuf.BytesValue, so that callers in any language need no generated code.
 package main
 
 import (
@@ -19,11 +19,11 @@ import (
 
 const (
 	callMethod = "/bench.Echo/Call"
-	exitMethod = "/bench.Echo/Exit" // at once, as a program that crashes
+	exitMethod = "/bench.Echo/Exit" // exits at once, like a crash
 	size       = 100                // bytes of a message
 )
 
-// service tells gRPC what the server has; streams answer each message as a call is answered.
+// service describes the methods; the stream replies to each message as the unary method does.
 var service = grpc.ServiceDesc{
 	ServiceName: "bench.Echo",
 	Methods: []grpc.MethodDesc{

@@ -27,7 +27,7 @@ func hostname() string {
 	return name
 }
 
-// padded makes a message of the size of every other.
+// padded returns a message of the fixed size.
 func padded(text string) *wrapperspb.BytesValue {
 	return wrapperspb.Bytes([]byte(fmt.Sprintf("%-*s", size, text)))
 }
@@ -60,11 +60,11 @@ func stream(_ any, stream grpc.ServerStream) error {
 	}
 }
 
-// serve answers until ctx ends, and still for a while after it, while the news that it leaves spreads.
+// serve answers calls until ctx ends, and for the drain time after that, while clients learn that the endpoint leaves.
 func serve(ctx context.Context, arguments []string) error {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
-	listen := flags.String("listen", ":50051", "where it is served")
-	drain := flags.Duration("drain", 0, "how long to go on after SIGTERM")
+	listen := flags.String("listen", ":50051", "address to listen on")
+	drain := flags.Duration("drain", 0, "how long to keep serving after SIGTERM")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}

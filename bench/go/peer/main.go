@@ -1,6 +1,6 @@
-// Command peer is a control plane made with envoyproxy/go-control-plane, the library that most control planes
-// stand on, to measure beside xds-server. It gets every advantage: one snapshot for all clients, no discovery, and
-// a change makes a new version of endpoints alone.
+// Command peer is a control plane based on envoyproxy/go-control-plane, the library that most control planes use, to
+// compare xds-server with. It is the best case: one snapshot for all clients, no discovery, and a change only makes a
+// new version of the endpoints.
 //
 // POST /set?address=IP changes the first endpoint of the first service.
 package main
@@ -34,19 +34,19 @@ import (
 )
 
 var (
-	listen    = flag.String("listen", "127.0.0.1:18000", "where xDS is served")
-	control   = flag.String("control", "127.0.0.1:18001", "where changes are taken")
-	services  = flag.Int("services", 1, "how many services there are")
-	endpoints = flag.Int("endpoints", 10, "how many endpoints each has")
+	listen    = flag.String("listen", "127.0.0.1:18000", "address to serve xDS on")
+	control   = flag.String("control", "127.0.0.1:18001", "address to accept changes on")
+	services  = flag.Int("services", 1, "number of services")
+	endpoints = flag.Int("endpoints", 10, "number of endpoints of each service")
 )
 
-const everybody = "everybody"
+const allNodes = "all"
 
 type oneSnapshot struct{}
 
-func (oneSnapshot) ID(*core.Node) string { return everybody }
+func (oneSnapshot) ID(*core.Node) string { return allNodes }
 
-// state is what the snapshots are made of.
+// state holds the resources of the snapshot.
 type state struct {
 	sync.Mutex
 	byType    map[resource.Type][]types.Resource
@@ -55,7 +55,7 @@ type state struct {
 }
 
 func newState() *state {
-	// Without "ads" order: with it, a snapshot is held back until some client has asked for all of it.
+	// Without ADS ordering: with it, a snapshot is held back until a client has subscribed to all of it.
 	s := &state{byType: map[resource.Type][]types.Resource{}, snapshots: cache.NewSnapshotCache(false, oneSnapshot{}, nil)}
 	add := func(kind resource.Type, one types.Resource) { s.byType[kind] = append(s.byType[kind], one) }
 	for number := range *services {
@@ -68,7 +68,7 @@ func newState() *state {
 	return s
 }
 
-// set gives the first endpoint of the first service another address, if there is one, and serves all.
+// set replaces the address of the first endpoint of the first service, unless it is empty, and sets the snapshot.
 func (s *state) set(address string) error {
 	s.Lock()
 	defer s.Unlock()
@@ -84,7 +84,7 @@ func (s *state) set(address string) error {
 		}
 		snapshot.Resources[cache.GetResponseType(kind)] = cache.NewResources(version, found)
 	}
-	return s.snapshots.SetSnapshot(context.Background(), everybody, snapshot)
+	return s.snapshots.SetSnapshot(context.Background(), allNodes, snapshot)
 }
 
 func makeListener(name string) *listener.Listener {

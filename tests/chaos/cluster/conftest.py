@@ -1,4 +1,4 @@
-"""The demo on a cluster, and load from pods inside of it."""
+"""Fixtures: the demo on a cluster, and load from pods in the cluster."""
 
 from collections.abc import Callable, Generator, Iterator
 
@@ -12,14 +12,14 @@ from tests.cluster.kube import Cluster
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A name for a cluster."""
+    """A cluster, existing or to be created by the demo's deployment."""
     with provided.cluster(tmp_path_factory.mktemp("kubeconfig")) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def demo(cluster: Cluster) -> Cluster:
-    """The cluster with the demo on it, as `task deploy` leaves it."""
+    """The cluster with the demo, as `task deploy` leaves it."""
     cluster.task("deploy")
     for service in kube.SERVICES:
         cluster.rolled_out(service)
@@ -38,13 +38,13 @@ def callers(demo: Cluster) -> Iterator[CallerPods]:
 
 @pytest.fixture
 def load(callers: CallerPods) -> Callable[..., Load]:
-    """Make load, on one node if it is named."""
+    """Returns a function that makes load, on a given node if named."""
     return lambda node=None: Load(lambda: callers.follow(callers.start(node)))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add what the cluster says to the report of a failure."""
+    """Adds the state of the cluster to the report of a failure."""
     report = yield
     provided.explain(report, item)
     return report

@@ -1,4 +1,4 @@
-"""How soon clients hear of pods that are new."""
+"""Measures how soon clients reach new pods."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +14,12 @@ RECOVERED = "the last new pod seen ready → each client answered by each new po
 
 
 @contextmanager
-def new_pods(demo: Cluster, calls: Load, told: Scenario, deadline: float = DEADLINE) -> Iterator[None]:
-    """Wait for the pods that are new after what is done, and note how soon all clients had them."""
+def new_pods(demo: Cluster, calls: Load, run: Scenario, deadline: float = DEADLINE) -> Iterator[None]:
+    """Waits for the pods that the body of the context adds, and records how soon all clients had replies from them."""
     before = demo.pod_names(HELLO)
     with readiness.watched(demo, HELLO) as ready:
         yield
         demo.rolled_out(HELLO)
         new = demo.pod_names(HELLO) - before
         answered = calls.wait_for(new, deadline)
-        told.recovered(answered - max(readiness.monotonic(ready[pod]) for pod in new), RECOVERED)
+        run.recovered(answered - max(readiness.monotonic(ready[pod]) for pod in new), RECOVERED)

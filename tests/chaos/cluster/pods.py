@@ -1,4 +1,4 @@
-"""Callers inside of the cluster: pods like hello-client's, with its image and bootstrap, that run caller.py."""
+"""Callers in the cluster: pods with hello-client's image and bootstrap that run caller.py."""
 
 import copy
 import itertools
@@ -13,13 +13,13 @@ from tests.cluster.kube import NAME, Cluster, Object
 TARGET = "xds:///hello-server.default:50051"
 SERVICE = "caller"
 OPTIONS = [f"{name}={number}" for name, number in CHANNEL_OPTIONS]
-"""As the demo's clients and docs/your-services.md have them."""
+"""The channel options of the demo's clients and of docs/your-services.md."""
 
 
 class PodLog(Caller):
-    """Reads what a caller writes in its pod, from the beginning.
+    """Reads the log of a caller's pod, from the beginning.
 
-    Its times are comparable with those here: the nodes of a kind cluster have one kernel, that of this machine.
+    Its times are comparable with those of the test: the nodes of a kind cluster share this machine's kernel.
     """
 
     def __init__(self, cluster: Cluster, pod: str) -> None:
@@ -36,7 +36,7 @@ class PodLog(Caller):
 
 
 class CallerPods:
-    """The pods of one scenario."""
+    """The caller pods of one scenario."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -47,7 +47,7 @@ class CallerPods:
         self._template = _template(cluster.deployment("hello-client")["spec"]["template"])
 
     def start(self, node: str | None = None, calls_a_second: float = CALLS_A_SECOND) -> str:
-        """Start a pod that calls and return its name."""
+        """Starts a pod that calls and returns its name."""
         pod = copy.deepcopy(self._template)
         name = f"{SERVICE}-{next(self._numbers)}"
         pod["metadata"] = _metadata(name)
@@ -59,7 +59,7 @@ class CallerPods:
         return name
 
     def follow(self, pod: str) -> PodLog:
-        """Read what a pod has written and writes."""
+        """Follows the log of a pod."""
         return PodLog(self._cluster, pod)
 
     def delete(self) -> None:
@@ -74,7 +74,7 @@ def _metadata(name: str) -> Object:
 
 
 def _template(hello_client: Object) -> Object:
-    """Make a pod that calls of one of hello-client."""
+    """Returns the pod template of hello-client, changed to run caller.py."""
     spec = copy.deepcopy(hello_client["spec"])
     [container] = spec["containers"]
     container["volumeMounts"] = [{"name": SERVICE, "mountPath": "/chaos"}]

@@ -1,4 +1,4 @@
-"""A node is cut off from all others without a word: on both sides clients go on with the pods of their side."""
+"""A node is cut off from all others: clients on each side use the pods of their side."""
 
 import time
 from collections.abc import Callable
@@ -24,31 +24,33 @@ def test_a_node_is_cut_off(demo: Cluster, callers: CallerPods, load: Callable[..
         demo.restart("xds-server")
     pods = demo.pod_names(HELLO)
     near_pods = {pod["metadata"]["name"] for pod in demo.pods(HELLO) if pod["spec"]["nodeName"] == near}
-    assert len(near_pods) == 2, "half of them are on each side"
+    assert len(near_pods) == 2, "half of the pods are on each side"
     cut = Cut()
-    with load(near) as calls, scenario(f"a node cut off for {SECONDS} s", calls) as told:
+    with load(near) as calls, scenario(f"a node cut off for {SECONDS} s", calls) as run:
         calls.wait_for(pods)
         beyond = callers.start(far)
         with callers.follow(beyond) as log:
-            wait_until("replies beyond", lambda: pods <= log.hosts.keys())
-        told.lose(cut.explains)
-        told.now("a node is cut off")
+            wait_until("replies on the other side", lambda: pods <= log.hosts.keys())
+        run.lose(cut.explains)
+        run.now("a node is cut off")
         with cut.off(demo, far):
             calls.go_on_for(SECONDS)
-            assert calls.answered_since(time.monotonic() - 10) == near_pods, "all of its side go on"
-        told.now("the node is connected again")
-        wait_until("all pods to answer", lambda: calls.answered_since(cut.healed) == pods)
-        told.recovered(
+            assert calls.answered_since(time.monotonic() - 10) == near_pods, (
+                "clients use all pods of their side"
+            )
+        run.now("the node is connected again")
+        wait_until("replies of all pods", lambda: calls.answered_since(cut.healed) == pods)
+        run.recovered(
             time.monotonic() - cut.healed, "the node connected again → each client answered by each pod"
         )
-        # The log of a client beyond can only be read now.
+        # The log of a client on the other side can only be read now.
         with callers.follow(beyond) as log:
             wait_until(
-                "all pods to answer beyond",
+                "replies of all pods on the other side",
                 lambda: {host for host, (_, last) in log.hosts.items() if last > cut.healed} == pods,
             )
             log.end()
         for caller in (*calls.clients, log):
             cut.assert_lost(caller, share=0.5)
-        told.note(cut.told(*calls.clients, log))
-        told.note(f"a client on that node lost another {len(log.failures)} of {log.sent:,}")
+        run.note(cut.describe(*calls.clients, log))
+        run.note(f"a client on that node lost another {len(log.failures)} of {log.sent:,}")

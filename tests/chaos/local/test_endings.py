@@ -1,4 +1,4 @@
-"""Each program is told to stop while it is busy: it ends in time, with 0, and takes nothing away from anybody."""
+"""SIGTERM of each program while it is busy: it exits in time with code 0, and no request fails."""
 
 import signal
 import time
@@ -25,23 +25,23 @@ def test_xds_server(mesh: Mesh, scenario) -> None:
         mesh.load(service.address) as load,
         Crowd(service.address, 200, NAME) as crowd,
         AdsClient(server.address) as client,
-        scenario("SIGTERM of xds-server, with 204 streams", load) as told,
+        scenario("SIGTERM of xds-server, with 204 streams", load) as run,
     ):
         crowd.wait_until_answered()
         client.walk(NAME)
-        told.now("SIGTERM")
+        run.now("SIGTERM")
         service.servers.append(other.address)
         stopping = time.monotonic()
         server.send(signal.SIGTERM)
         error = client.wait_for_end()
         assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
         assert server.wait(GRACE) == 0
-        told.recovered(time.monotonic() - stopping, ENDED)
+        run.recovered(time.monotonic() - stopping, ENDED)
         service.servers.remove(server.address)
-        told.now("all go to the other")
+        run.now("all clients move to the other")
         crowd.wait_until_answered(crowd.clients)
         assert crowd.differences == []
-        told.now("SIGTERM of the other")
+        run.now("SIGTERM of the other")
         other.send(signal.SIGTERM)
         assert other.wait(GRACE) == 0
         load.go_on_for(3)
@@ -53,17 +53,17 @@ def test_a_greeters_server(mesh: Mesh, scenario, program: str) -> None:
     deployment.scale(3)
     with (
         mesh.load(mesh.start_xds_server().address, target=target) as load,
-        scenario(f"SIGTERM of {program}", load) as told,
+        scenario(f"SIGTERM of {program}", load) as run,
     ):
         load.wait_for(deployment.names)
-        told.now("SIGTERM")
+        run.now("SIGTERM")
         stopping = time.monotonic()
         deployment.delete(deployment.pods[0])
         deployment.wait_until_gone()
         seconds = time.monotonic() - stopping
         assert seconds >= DRAIN_DELAY
-        told.recovered(seconds, ENDED)
-        told.note(f"includes DRAIN_DELAY {DRAIN_DELAY} s; endpoint update delayed by {LATE:.0f} s")
+        run.recovered(seconds, ENDED)
+        run.note(f"includes DRAIN_DELAY {DRAIN_DELAY} s; endpoint update delayed by {LATE:.0f} s")
 
 
 @pytest.mark.parametrize("program", ["hello-client", "howdy-client"])
@@ -76,14 +76,16 @@ def test_a_greeters_client(mesh: Mesh, scenario, program: str) -> None:
     with (
         mesh.load(server.address) as load,
         mesh.start_client(program, bootstrap(server.address), target) as client,
-        scenario(f"SIGTERM of {program}", load) as told,
+        scenario(f"SIGTERM of {program}", load) as run,
     ):
-        wait_until("replies of all", lambda: servers <= {record.get("hostname") for record in client.records})
-        told.now("SIGTERM")
+        wait_until(
+            "replies of all servers", lambda: servers <= {record.get("hostname") for record in client.records}
+        )
+        run.now("SIGTERM")
         stopping = time.monotonic()
         client.send(signal.SIGTERM)
         assert client.wait(GRACE) == 0
-        told.recovered(time.monotonic() - stopping, ENDED)
+        run.recovered(time.monotonic() - stopping, ENDED)
         total = client.records[-1]
         assert (total["event"], total["period"]) == ("spread over hosts", "in all")
         assert (total["failed"], set(total["hosts"])) == (0, servers)

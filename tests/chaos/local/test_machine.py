@@ -1,4 +1,4 @@
-"""What happens to the machine under the programs: a full disk, a log that nobody reads, a clock that is set."""
+"""Faults of the machine: a full disk, a log without a reader, a clock that is set."""
 
 import importlib.metadata
 import os
@@ -25,7 +25,7 @@ GREETINGS = ("Hello", "Howdy")
 
 @contextmanager
 def five_programs(mesh: Mesh, **settings: str) -> Iterator[tuple[XdsServer, Running, Running]]:
-    """All five; the servers are the mesh's, here are the others."""
+    """Runs all five programs: the servers belong to the mesh, the others are yielded."""
     mesh.hello.scale(2)
     mesh.howdy.scale(1)
     server = mesh.start_xds_server(LOG_LEVEL="DEBUG", **settings)
@@ -44,7 +44,7 @@ def end(*programs: Running) -> None:
 
 
 def a_pod_joins(mesh: Mesh, load: Load) -> float:
-    """Return how long it took until each client was answered by it."""
+    """Adds a pod and returns the seconds until each client had a reply from it."""
     mesh.hello.scale(len(mesh.hello.pods) + 1)
     ready = time.monotonic()
     return load.wait_for(mesh.hello.names) - ready
@@ -56,22 +56,22 @@ def test_the_disk_is_full(mesh: Mesh, scenario) -> None:
     with (
         five_programs(mesh) as (server, hello, howdy),
         mesh.load(server.address) as load,
-        scenario("the disk is full: no log of any program can be written", load) as told,
+        scenario("the disk is full: no log of any program can be written", load) as run,
     ):
         load.wait_for(mesh.hello.names)
         before = [writes(client) for client in (hello, howdy)]
-        told.now("a pod joins")
-        told.recovered(a_pod_joins(mesh, load), RECOVERED)
+        run.now("a pod joins")
+        run.recovered(a_pod_joins(mesh, load), RECOVERED)
         for client, tried in zip((hello, howdy), before, strict=True):
-            wait_until("a line for each reply to be tried", lambda: writes(client) > tried + 100)
-        told.now("all are told to stop")
+            wait_until("attempts to log replies", lambda: writes(client) > tried + 100)
+        run.now("SIGTERM of all programs")
         end(hello, howdy, server)
         mesh.howdy.close()
     os.close(mesh.machine.log)
 
 
 def writes(program: Running) -> int:
-    """Tell how often a program has tried to write to a file or pipe: syscw of proc_pid_io(5)."""
+    """Returns the number of write system calls of a program: syscw of proc_pid_io(5)."""
     [count] = [
         line.split()[1]
         for line in Path(f"/proc/{program.pid}/io").read_text().splitlines()
@@ -90,27 +90,27 @@ def test_the_logs_reader(
         mesh.machine.log = log.writer
         server, hello, howdy = stack.enter_context(five_programs(mesh))
         load = stack.enter_context(mesh.load(server.address))
-        told = stack.enter_context(scenario(f"the reader of all logs {what}", load))
+        run = stack.enter_context(scenario(f"the reader of all logs {what}", load))
         load.wait_for(mesh.hello.names)
         for greeting in GREETINGS:
             wait_until(f"{greeting} in the log", lambda: replies(log, greeting))
         before = {greeting: replies(log, greeting) for greeting in GREETINGS}
         begin(log)
-        told.now(f"the reader of the log {what}; a pod joins")
-        told.recovered(a_pod_joins(mesh, load), RECOVERED)
+        run.now(f"the reader of the log {what}; a pod joins")
+        run.recovered(a_pod_joins(mesh, load), RECOVERED)
         load.go_on_for(5)
 
-        told.now("the log is read again")
+        run.now("the log is read again")
         for greeting in GREETINGS:
             wait_until(f"{greeting} again", lambda: replies(log, greeting) > before[greeting])
-        told.now("all are told to stop")
+        run.now("SIGTERM of all programs")
         end(hello, howdy, server)
         totals = [record for record in records(log.lines()) if record.get("period") == "in all"]
         for greeting in GREETINGS:
             [total] = [total for total in totals if greeting.lower() in str(total["hosts"])]
             assert total["failed"] == 0
             missed = total["replies"] - replies(log, greeting)
-            assert missed > 100, "it has gone on calling when nobody read of it"
+            assert missed > 100, "the client has called while its log was not read"
         mesh.howdy.close()
         mesh.hello.scale(0)
         log.lines()
@@ -121,7 +121,8 @@ def replies(log: LogPipe, greeting: str) -> int:
 
 
 @pytest.mark.skipif(
-    (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="libfaketime comes for that alone"
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+    reason="libfaketime is only packaged for Linux x86_64",
 )
 def test_the_clock_is_set(mesh: Mesh, scenario, tmp_path: Path) -> None:
     clock = tmp_path / "clock"
@@ -131,7 +132,7 @@ def test_the_clock_is_set(mesh: Mesh, scenario, tmp_path: Path) -> None:
         for file in importlib.metadata.files("libfaketime") or ()
         if file.name == "libfaketime.so.1"
     ]
-    # What is set is the time of day alone: the monotonic clock never is, clock_gettime(2).
+    # Only the time of day is set: the monotonic clock cannot be, see clock_gettime(2).
     mesh.machine.environment = {
         "LD_PRELOAD": library,
         "FAKETIME_TIMESTAMP_FILE": str(clock),
@@ -141,13 +142,13 @@ def test_the_clock_is_set(mesh: Mesh, scenario, tmp_path: Path) -> None:
     with (
         five_programs(mesh, POLL_INTERVAL="1") as (server, hello, howdy),
         mesh.load(server.address) as load,
-        scenario("the clock is set a day ahead, then two back, for all programs", load) as told,
+        scenario("the clock is set a day ahead, then two back, for all programs", load) as run,
     ):
         load.wait_for(mesh.hello.names)
         for offset in (timedelta(days=1), timedelta(days=-1)):
-            told.now(f"the clock is set to {offset.days:+} day; a pod joins")
+            run.now(f"the clock is set to {offset.days:+} day; a pod joins")
             set_clock(clock, offset)
-            told.recovered(a_pod_joins(mesh, load), RECOVERED)
+            run.recovered(a_pod_joins(mesh, load), RECOVERED)
             for program in (server, hello, howdy):
                 wait_until(
                     "a line at the new time", lambda: abs(ahead(program) - offset) < timedelta(hours=1)
@@ -155,7 +156,7 @@ def test_the_clock_is_set(mesh: Mesh, scenario, tmp_path: Path) -> None:
             polls = metric(server, "discovery_lists_total")
             wait_until("polls to go on", lambda: metric(server, "discovery_lists_total") >= polls + 4)
             assert 0 <= age(server) < 60
-        told.now("all are told to stop")
+        run.now("SIGTERM of all programs")
         end(hello, howdy, server)
         assert [client.records[-1]["failed"] for client in (hello, howdy)] == [0, 0]
 
@@ -167,5 +168,5 @@ def set_clock(file: Path, offset: timedelta) -> None:
 
 
 def ahead(program: Running) -> timedelta:
-    """Tell how far the time of a program's last line is ahead of ours."""
+    """Returns how far the time of a program's last log line is ahead of the test's clock."""
     return datetime.fromisoformat(program.records[-1]["timestamp"]) - datetime.now(UTC)

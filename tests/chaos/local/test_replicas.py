@@ -1,4 +1,4 @@
-"""Several xds-servers: they say the same to the byte, and clients go from one to another and never notice."""
+"""Several xds-servers: their responses are byte-identical, and clients can move between them."""
 
 import signal
 import time
@@ -17,11 +17,11 @@ TARGETS = [NAME, "hello-server", "howdy-server.default", "hello-server.default.s
 AGE = 10
 """MAX_CONNECTION_AGE, seconds."""
 UNTIL_MOVED = AGE * 1.1 + 1
-"""gRPC adds a tenth of jitter to the age, and xds-server gives streams a second after it."""
+"""Seconds: gRPC adds up to a tenth of jitter to the age, and xds-server gives streams another second."""
 
 
 @pytest.mark.short
-def test_they_say_the_same_to_the_byte(mesh: Mesh, scenario) -> None:
+def test_responses_are_byte_identical(mesh: Mesh, scenario) -> None:
     mesh.hello.scale(3)
     mesh.howdy.scale(1)
     first, second = mesh.start_xds_server(), mesh.start_xds_server()
@@ -30,52 +30,52 @@ def test_they_say_the_same_to_the_byte(mesh: Mesh, scenario) -> None:
         mesh.load(service.address) as load,
         scenario(
             "two xds-servers send identical responses, before and after a change and a restart", load
-        ) as told,
+        ) as run,
     ):
         load.wait_for(mesh.hello.names)
-        known = said_by(first)
-        assert said_by(second) == known
+        known = responses_of(first)
+        assert responses_of(second) == known
 
-        told.now("a pod joins, a pod leaves")
+        run.now("a pod joins, a pod leaves")
         mesh.hello.replace(mesh.hello.pods[0])
         mesh.hello.wait_until_gone()
         load.wait_for(mesh.hello.names)
         ports = sorted(pod.address for pod in mesh.hello.pods)
         for server in (first, second):
             wait_until_known(server, ports)
-        changed = said_by(first)
+        changed = responses_of(first)
         assert changed != known
-        assert said_by(second) == changed
+        assert responses_of(second) == changed
 
-        told.now("one of them starts again")
+        run.now("one of them restarts")
         kill(second)
         third = mesh.start_again(second)
-        assert said_by(third) == changed == said_by(first)
-        told.note(f"{sum(len(held) for held, _ in changed.values())} resources and their versions compared")
+        assert responses_of(third) == changed == responses_of(first)
+        run.note(f"{sum(len(held) for held, _ in changed.values())} resources and their versions compared")
 
 
-def test_clients_that_move_are_answered_in_full(mesh: Mesh, scenario) -> None:
+def test_moving_clients_get_all_resources(mesh: Mesh, scenario) -> None:
     mesh.hello.scale(3)
     servers = [mesh.start_xds_server(MAX_CONNECTION_AGE="1") for _ in range(2)]
     with (
         ClusterIp(*(server.address for server in servers)) as service,
         mesh.load(service.address) as load,
         Crowd(service.address, 20, NAME) as crowd,
-        scenario("clients move between two xds-servers repeatedly", load) as told,
+        scenario("clients move between two xds-servers repeatedly", load) as run,
     ):
         load.wait_for(mesh.hello.names)
         crowd.wait_until_answered()
-        told.now("all clients are sent away, on and on")
+        run.now("all clients move repeatedly")
         crowd.wait_until_answered(moves=10 * crowd.clients)
-        assert crowd.differences == [], "every type was answered at once, with the version from before"
-        told.note(f"{crowd.moves} moves; after each, all four types arrived with unchanged versions")
+        assert crowd.differences == [], "every type was sent again, with the same version"
+        run.note(f"{crowd.moves} moves; after each, all four types arrived with unchanged versions")
 
-        told.now("the same, and a pod joins")
+        run.now("the same, and a pod joins")
         mesh.hello.scale(4)
         ready = time.monotonic()
         load.wait_for(mesh.hello.names)
         last = crowd.wait_for(pod.address for pod in mesh.hello.pods)
-        told.recovered(last - ready, "a new pod ready → the last moving client has it")
+        run.recovered(last - ready, "a new pod ready → the last moving client has it")
 
 
 def test_connections_even_out(mesh: Mesh, scenario) -> None:
@@ -85,51 +85,53 @@ def test_connections_even_out(mesh: Mesh, scenario) -> None:
         ClusterIp(first.address) as service,
         mesh.load(service.address) as load,
         Crowd(service.address, 50, NAME) as crowd,
-        scenario("a second xds-server is added; 54 clients", load) as told,
+        scenario("a second xds-server is added; 54 clients", load) as run,
     ):
-        everybody = crowd.clients + CLIENTS
+        total = crowd.clients + CLIENTS
         crowd.wait_until_answered()
-        wait_until("all streams on the first", lambda: streams(first) == everybody)
-        told.now("a second xds-server joins")
+        wait_until("all streams on the first", lambda: streams(first) == total)
+        run.now("a second xds-server joins")
         second = mesh.start_xds_server(MAX_CONNECTION_AGE=str(AGE))
         service.servers.append(second.address)
         joined = time.monotonic()
-        # By chance each gets half; that one of them gets less than a fifth happens once in 50,000 runs.
-        fair = everybody // 5
+        # Each gets half on average; the probability that one gets less than a fifth is 1 in 50,000.
+        fair = total // 5
         wait_until(
-            "both to have their share",
+            "a fair share on both",
             lambda: min(streams(first), streams(second)) >= fair and crowd.moves >= crowd.clients,
         )
-        told.recovered(
+        run.recovered(
             time.monotonic() - joined,
             f"the second ready → every client has reconnected; MAX_CONNECTION_AGE={AGE}",
         )
-        assert time.monotonic() - joined < UNTIL_MOVED + 10, "long before anything else would have moved them"
+        assert time.monotonic() - joined < UNTIL_MOVED + 10, (
+            "MAX_CONNECTION_AGE moved the clients, nothing else"
+        )
         crowd.wait_until_answered()
-        told.note(f"{streams(first)} and {streams(second)} streams")
+        run.note(f"{streams(first)} and {streams(second)} streams")
         assert crowd.differences == []
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_rolling_update(mesh: Mesh, scenario, replicas: int) -> None:
-    """A new one is ready before an old one stops: maxSurge 1, maxUnavailable 0."""
+    """A new server is ready before an old one stops: maxSurge 1, maxUnavailable 0."""
     mesh.hello.scale(2)
     servers = [mesh.start_xds_server() for _ in range(replicas)]
     with (
         ClusterIp(*(server.address for server in servers)) as service,
         mesh.load(service.address) as load,
-        scenario(f"rolling update of {replicas} xds-server{'s' * (replicas - 1)}", load) as told,
+        scenario(f"rolling update of {replicas} xds-server{'s' * (replicas - 1)}", load) as run,
     ):
         load.wait_for(mesh.hello.names)
         for old in servers:
-            told.now("a new xds-server starts, an old one stops")
+            run.now("a new xds-server starts, an old one stops")
             service.servers.append(mesh.start_xds_server().address)
             old.send(signal.SIGTERM)
             stopping = time.monotonic()
             time.sleep(LATE)
             service.servers.remove(old.address)
             mesh.hello.scale(len(mesh.hello.pods) + 1)
-            told.recovered(
+            run.recovered(
                 load.wait_for(mesh.hello.names) - stopping,
                 "the old xds-server stopping → each client answered by a pod added since",
             )
@@ -137,7 +139,7 @@ def test_a_rolling_update(mesh: Mesh, scenario, replicas: int) -> None:
 
 
 def test_the_second_server_of_a_bootstrap(mesh: Mesh, scenario) -> None:
-    """Clients turn to it if the first is away and they lack something; they return to the first.
+    """Clients use the second server if they lack resources and the first is unavailable, and return to the first.
 
     https://github.com/grpc/proposal/blob/master/A71-xds-fallback.md
     """
@@ -146,25 +148,25 @@ def test_the_second_server_of_a_bootstrap(mesh: Mesh, scenario) -> None:
     kill(first)
     with (
         mesh.load(first.address, second.address) as load,
-        scenario("a bootstrap with two xds-servers, the first unavailable", load) as told,
+        scenario("a bootstrap with two xds-servers, the first unavailable", load) as run,
     ):
         load.wait_for(mesh.hello.names)
         assert streams(second) == CLIENTS
-        told.now("the second serves; a pod joins")
+        run.now("the second serves; a pod joins")
         mesh.hello.scale(3)
         load.wait_for(mesh.hello.names)
-        told.now("the first is back")
+        run.now("the first is back")
         first = mesh.start_again(first)
         back = time.monotonic()
         wait_until("all to return", lambda: (streams(first), streams(second)) == (CLIENTS, 0))
-        told.recovered(time.monotonic() - back, "the first ready → all clients use it again")
-        told.now("the first serves; a pod joins")
+        run.recovered(time.monotonic() - back, "the first ready → all clients use it again")
+        run.now("the first serves; a pod joins")
         mesh.hello.scale(4)
         load.wait_for(mesh.hello.names)
 
 
-def said_by(server: XdsServer) -> dict[str, tuple[dict[str, bytes], str]]:
-    """Ask for everything; return each type's resources and version."""
+def responses_of(server: XdsServer) -> dict[str, tuple[dict[str, bytes], str]]:
+    """Subscribes to all targets and returns each type's resources and version."""
     with AdsClient(server.address) as client:
         client.walk(*TARGETS)
         return {kind.DESCRIPTOR.name: (held.resources, held.version) for kind, held in client.held.items()}

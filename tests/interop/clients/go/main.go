@@ -1,4 +1,4 @@
-// A gRPC client as a user of Go writes it: reads commands from stdin and answers each on stdout, in lines of JSON.
+// A gRPC client in Go, as a user writes it: reads commands from stdin and answers each on stdout, as lines of JSON.
 package main
 
 import (
@@ -33,7 +33,7 @@ type failure struct {
 	Details string `json:"details"`
 }
 
-// What the other languages call these codes.
+// The names of the codes in the other languages.
 var names = map[codes.Code]string{
 	codes.DeadlineExceeded: "DEADLINE_EXCEEDED",
 	codes.Unavailable:      "UNAVAILABLE",

@@ -1,4 +1,4 @@
-// A gRPC client as a user of Node writes it: reads commands from stdin and answers each on stdout, in lines of JSON.
+// A gRPC client in Node, as a user writes it: reads commands from stdin and answers each on stdout, as lines of JSON.
 'use strict';
 
 const path = require('node:path');
@@ -36,7 +36,7 @@ const commands = {
       try {
         hosts.push((await sayHello({ name: 'Node' }, new grpc.Metadata({ waitForReady }), options)).hostname);
       } catch (error) {
-        if (error.code === undefined) throw error; // not one of gRPC
+        if (error.code === undefined) throw error; // not an error of gRPC
         failures.push({ code: grpc.status[error.code], details: error.details });
       }
     }

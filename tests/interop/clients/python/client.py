@@ -1,4 +1,4 @@
-"""A gRPC client as a user of Python writes it: reads commands from stdin and answers each on stdout, in lines of JSON."""
+"""A gRPC client in Python, as a user writes it: reads commands from stdin and answers each on stdout, as lines of JSON."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from greeter.v1.greeter_pb2_grpc import GreeterStub
 
 
 class Client:
-    """Channels by their names."""
+    """Named channels."""
 
     def __init__(self) -> None:
         self._channels: dict[str, grpc.Channel] = {}
@@ -27,7 +27,7 @@ class Client:
                 self._channels.pop(command["channel"]).close()
                 return {}
             case other:
-                return {"error": f"there is no command {other}"}
+                return {"error": f"unknown command {other}"}
 
     def _open(self, channel: str, target: str, idle_seconds: float | None = None) -> dict[str, Any]:
         options = (

@@ -27,9 +27,9 @@ import java.util.Map;
 import java.util.Objects;
 import java.util.concurrent.TimeUnit;
 
-/** A gRPC client as a user of Java writes it: reads commands from stdin and answers each on stdout, in lines of JSON. */
+/** A gRPC client in Java, as a user writes it: reads commands from stdin and answers each on stdout, as lines of JSON. */
 public final class Client {
-  // What protoc's plugin for grpc-java makes of the service. It is a native program that is not to be had everywhere.
+  // Written by hand: protoc's plugin for grpc-java is a native program that is not available on every platform.
   private static final MethodDescriptor<SayHelloRequest, SayHelloResponse> SAY_HELLO =
       MethodDescriptor.<SayHelloRequest, SayHelloResponse>newBuilder()
           .setType(MethodDescriptor.MethodType.UNARY)

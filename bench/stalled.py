@@ -1,4 +1,4 @@
-"""Whether clients that never read are noticed by those that do."""
+"""How much clients that stop reading delay a change to the other clients."""
 
 import contextlib
 import tempfile
@@ -9,22 +9,22 @@ from bench.fanout import API, PEER
 from bench.report import Report
 
 ENDPOINTS = 1_000
-"""So many that two unread changes are more than a connection takes."""
+"""So many that two unread changes fill a connection's flow-control window."""
 
 
 def measure(report: Report) -> None:
-    """Measure the same change with and without such clients."""
-    streams, deaf = (200, 10) if report.quick else (950, 50)
+    """Measures the same change with and without stalled clients."""
+    streams, stalled = (200, 10) if report.quick else (950, 50)
     steps = {
         f"{streams} streams, {count} never read, {name}": (name, count)
         for name in (PEER, API)
-        for count in (0, deaf)
+        for count in (0, stalled)
     }
     rows = []
     for step in report.steps(list(steps)):
         name, count = steps[step]
         with tempfile.TemporaryDirectory() as directory, _start(name, Path(directory)) as target:
-            one = target.load(streams=streams, deaf=count, changes=5 if report.quick else 20)
+            one = target.load(streams=streams, stalled=count, changes=5 if report.quick else 20)
         rows.append(
             (
                 *(streams, count, name, one["median_ms"], one["last_ms"], one["last_worst_ms"]),
@@ -32,9 +32,9 @@ def measure(report: Report) -> None:
             )
         )
     report.table(
-        "neighbours",
+        "stalled",
         (
-            *("streams that read", "that never do", "server", "median, ms", "last, ms", "worst last, ms"),
+            *("reading streams", "stalled streams", "server", "median, ms", "last, ms", "worst last, ms"),
             *("CPU a change, ms", "memory, MiB"),
         ),
         rows,

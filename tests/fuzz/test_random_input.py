@@ -1,7 +1,7 @@
-"""Rubbish on every input, in bulk: the server stays up, forgets the rubbish, and serves what is good.
+"""Random invalid input in bulk: the server keeps running, releases its memory, and serves valid clients and objects.
 
-A job of its own (`task test:fuzz`); SCALE=1 sends a million messages and a hundred thousand objects, and comes and goes
-ten thousand times. The seed is printed, and can be given, so that a failure can be seen again.
+`task test:fuzz SCALE=1` sends a million messages and a hundred thousand objects, and connects ten thousand times; the
+default test run sends a hundredth. The seed is printed; SEED repeats a run.
 """
 
 import functools
@@ -52,18 +52,18 @@ def server(api, tmp_path):
 
 
 def stream(channel, messages):
-    """Sends encoded requests on one stream, and yields the answers."""
+    """Sends encoded requests on one stream and returns the responses."""
     return channel.stream_stream(METHOD, None, discovery_pb2.DiscoveryResponse.FromString)(
         iter(messages), timeout=60
     )
 
 
 def serves(server):
-    """Whether a client that asks a proper question gets its answer."""
-    question = discovery_pb2.DiscoveryRequest(type_url=EDS, resource_names=[GOOD]).SerializeToString()
+    """Returns whether a client with a valid request gets the right endpoints."""
+    valid = discovery_pb2.DiscoveryRequest(type_url=EDS, resource_names=[GOOD]).SerializeToString()
     with grpc.insecure_channel(server.address) as channel:
-        answer = next(stream(channel, [question]))
-        return b"10.0.0.1" in answer.resources[0].value
+        response = next(stream(channel, [valid]))
+        return b"10.0.0.1" in response.resources[0].value
 
 
 def streams(server):
@@ -71,7 +71,7 @@ def streams(server):
 
 
 def request(chance):
-    """A request that may be anything from nearly right to noise."""
+    """Returns a random request, anything from almost valid to noise."""
     names = [
         "web.shop:80",
         "*",
@@ -115,18 +115,18 @@ def test_messages(server, chance):
                 for _ in stream(channel, messages):
                     pass
             except grpc.RpcError as error:
-                # What can't be parsed, or has no type, ends its own stream.
+                # A request that cannot be parsed, or has no type, ends its stream.
                 if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
                     raise
             if sent % (MESSAGES_A_STREAM * 250) == 0:
                 assert serves(server)
                 print(f"{sent} of {total} messages", flush=True)
     assert serves(server)
-    wait_until("all streams to be forgotten", lambda: streams(server) == [])
+    wait_until("all streams to be removed", lambda: streams(server) == [])
 
 
 def mutated(chance, item):
-    """A Kubernetes object with something wrong somewhere."""
+    """Returns a Kubernetes object with random parts replaced, removed or repeated."""
     if chance.random() < 0.15:
         return chance.choice([None, True, -1, 1 << 70, 0.5, "", "text", [], {}, [None], {"a": 1}])
     if isinstance(item, dict):
@@ -144,9 +144,9 @@ def test_objects(server, api, chance):
     for number in range(total):
         name = f"bad-{number % 500}"
         good = chance.choice([service(name), endpoint_slice("10.1.1.1", "fd00::1", name=name, owner=name)])
-        # Whole events are garbled in the tests of the reflector: it begins again then, and misses the rest.
+        # The events stay valid: an invalid one makes the reflector list again and skip those that follow.
         item = {field: mutated(chance, value) for field, value in good.items() if chance.random() > 0.05}
-        # The object that the others must not harm is left alone, as a real cluster's other objects are.
+        # The metadata stays valid, so that no mutated object replaces the one that must stay served.
         item["metadata"] = {**good["metadata"], "resourceVersion": "1"}
         wait_until("a watch", functools.partial(api.watchers, good["kind"]))
         api.send(good["kind"], {"type": chance.choice(["ADDED", "MODIFIED", "DELETED"]), "object": item})
@@ -159,26 +159,26 @@ def test_objects(server, api, chance):
 
 
 def resident(pid):
-    """MiB of memory."""
+    """Returns the resident memory of a process in MiB."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @pytest.mark.timeout(7200)
-def test_comings_and_goings(server):
-    def come_and_go(times):
+def test_reconnects(server):
+    def reconnect(times):
         for _ in range(times):
             assert serves(server)
-        wait_until("all streams to be forgotten", lambda: streams(server) == [])
+        wait_until("all streams to be removed", lambda: streams(server) == [])
 
     def descriptors():
         return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
 
     times = round(10_000 * SCALE)
-    come_and_go(max(100, times // 5))
+    reconnect(max(100, times // 5))
     memory, files = resident(server.pid), descriptors()
-    come_and_go(times)
-    wait_until("file descriptors to be as few as before", lambda: descriptors() <= files + 2)
+    reconnect(times)
+    wait_until("file descriptors to be closed", lambda: descriptors() <= files + 2)
     grown = resident(server.pid) - memory
     print(f"{times} connections: memory {memory:.1f} MiB, then {grown:+.1f} MiB")
     assert grown < 10
