@@ -8,12 +8,13 @@ import threading
 import types
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import grpc._cython
 import grpc._server
 import pytest
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
 from servicekit.errors import ConfigurationError
@@ -343,7 +344,7 @@ async def test_the_next_message_is_asked_for_when_the_last_is_on_its_way(transpo
             super().received(message)
             self.call.write(BIG)
 
-    calls = Calls(lambda call: Echo(call) if calls.handlers else Stuck(call))
+    calls: Calls = Calls(lambda call: Echo(call) if calls.handlers else Stuck(call))
     async with served(transport, calls) as channel:
         stuck = talk(channel)
         await stuck.write(b"")
@@ -504,7 +505,7 @@ async def test_events_need_no_thread_of_the_servers_pool():
         is_over.wait(30)
         return b""
 
-    methods = {"Block": grpc.unary_unary_rpc_method_handler(block)}
+    methods: dict[str, Any] = {"Block": grpc.unary_unary_rpc_method_handler(block)}
     async with served(EventTransport(), Calls(Echo), threads=1, methods=methods) as channel:
         blocked = channel.unary_unary(f"/{SERVICE}/Block")(b"")
         await until(is_asked.is_set, "blocked")
@@ -539,7 +540,7 @@ async def test_a_write_that_does_not_start_ends_the_call():
             self.call.write(BIG)
             self.call.write(b"C-core takes one message at a time")
 
-    calls = Calls(lambda call: Hasty(call) if not calls.handlers else Echo(call))
+    calls: Calls = Calls(lambda call: Hasty(call) if not calls.handlers else Echo(call))
     async with served(EventTransport(), calls) as channel:
         call = talk(channel)
         with capture_logs() as logs:
@@ -579,7 +580,7 @@ async def test_a_read_that_does_not_start_ends_the_call(monkeypatch):
 class InnerChanged:
     """grpc's context of a call in which all is as it was but ``_rpc_event``, the part that is not public."""
 
-    replacement = None
+    replacement: Any = None
     """What is there instead; None: nothing."""
 
     def __init__(self, *args):

@@ -59,9 +59,11 @@ def choose(setting: Setting, *, calls: int, deadline: float = DEADLINE) -> Trans
 
 def _choose_by_self_test(calls: int, deadline: float) -> Transport:
     try:
-        transport = _events()
-        with _closing_on_error(transport):
+        with contextlib.ExitStack() as on_error:
+            transport = _events()
+            on_error.callback(transport.close)
             self_test(transport, deadline)
+            on_error.pop_all()
     except Exception as error:  # noqa: BLE001 # whatever grpc raises, calls have to be served
         log.warning(
             "calls are served by two threads each: the self-test of the faster transport failed",
@@ -79,15 +81,6 @@ def _events() -> Transport:
     from xds_server.rpc.events import EventTransport  # noqa: PLC0415 # grpc may lack what it imports
 
     return EventTransport()
-
-
-@contextlib.contextmanager
-def _closing_on_error(transport: Transport) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        transport.close()
-        raise
 
 
 def _forced_events() -> Transport:
