@@ -70,3 +70,6 @@ class Transport(Protocol):
 
         ``opened`` either serves the call or ends it; an error in it ends the call with status INTERNAL.
         """
+
+    def close(self) -> None:
+        """Ends the transport's own threads, once the server has stopped."""

@@ -59,8 +59,11 @@ def choose(setting: Setting, *, calls: int, deadline: float = DEADLINE) -> Trans
 
 def _choose_by_self_test(calls: int, deadline: float) -> Transport:
     try:
-        transport = _events()
-        self_test(transport, deadline)
+        with contextlib.ExitStack() as on_error:
+            transport = _events()
+            on_error.callback(transport.close)
+            self_test(transport, deadline)
+            on_error.pop_all()
     except Exception as error:  # noqa: BLE001 # whatever grpc raises, calls have to be served
         log.warning(
             "calls are served by two threads each: the self-test of the faster transport failed",

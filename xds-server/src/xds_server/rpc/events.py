@@ -122,3 +122,7 @@ class EventTransport:
         behavior.experimental_non_blocking = True  # type: ignore[attr-defined]
         behavior.experimental_thread_pool = self._opening  # type: ignore[attr-defined]
         return grpc.stream_stream_rpc_method_handler(behavior)
+
+    def close(self) -> None:
+        """Ends the thread that opens calls."""
+        self._opening.shutdown(wait=False)

@@ -62,8 +62,11 @@ class ThreadCall(BaseCall):
         try:
             for message in self._requests:
                 self.guard(self._tell_received, message)
-        except grpc.RpcError:
-            return  # The call is over: the callback tells the handler.
+        except grpc.RpcError as error:
+            # The call is over: the callback tells the handler. grpc keeps the error, whose traceback would keep the
+            # call until the garbage collector finds the cycle.
+            error.__traceback__ = None
+            return
         self.guard(self._tell_finished)
 
     def _tell_received(self, message: bytes) -> None:
@@ -110,3 +113,6 @@ class ThreadTransport:
             return call.responses()
 
         return grpc.stream_stream_rpc_method_handler(behavior)
+
+    def close(self) -> None:
+        """Does nothing: the threads belong to the calls and to the server's pool."""
