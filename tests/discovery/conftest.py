@@ -7,8 +7,19 @@ import pytest
 
 from tests.discovery.found import Found
 from tests.support.api_stub import ApiStub, endpoint_slice, service
-from xds_server.discovery import backoff, reflector
-from xds_server.discovery.kubernetes import KubernetesSource
+from xds_server.kubernetes.limits import Limits
+from xds_server.kubernetes.source import KubernetesSource
+from xds_server.objects.kinds import KINDS
+
+SHORT = {
+    "list_silence": 0.5,
+    "watch_head": 0.5,
+    "watch_grace": 0.3,
+    "watch_healthy": 0.1,
+    "first_backoff": 0.2,
+    "last_backoff": 0.4,
+}
+"""The same rules, sooner: the seconds that a person would wait for are not what is tested."""
 
 
 @pytest.fixture
@@ -17,19 +28,8 @@ def api():
     stub.apply(service())
     stub.apply(endpoint_slice("10.0.0.1"))
     yield stub
-    stub.fault = stub.watch_fault = None
+    stub.fault = stub.list_fault = stub.watch_fault = None
     stub.stop()
-
-
-@pytest.fixture(autouse=True)
-def short_deadlines(monkeypatch):
-    """The same rules, sooner: the seconds that a person would wait for are not what is tested."""
-    monkeypatch.setattr(backoff.Backoff, "FIRST", 0.2)
-    monkeypatch.setattr(backoff.Backoff, "LAST", 0.4)
-    monkeypatch.setattr(reflector, "WATCH_GRACE", 0.3)
-    for name in ("LIST_TIMEOUT", "WATCH_TIMEOUT"):
-        monkeypatch.setattr(f"xds_server.discovery.api.{name}", 0.5)
-    monkeypatch.setattr(reflector, "HEALTHY_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -37,21 +37,22 @@ def discover(api, tmp_path, monkeypatch):
     """Runs a source on the stub: ``async with discover(...) as found``."""
 
     @contextlib.asynccontextmanager
-    async def run(*, namespaces=(), poll_interval=60, watch=True):
+    async def run(*, kinds=KINDS, namespaces=(), poll_interval=60, watch=True, **limits):
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig", token="secret")))
-        found = Found(None)
+        found = Found(kinds, namespaces)
         found.source = KubernetesSource(
-            lambda changes: found.publications.append(dict(changes)),
-            namespaces=namespaces,
+            found.store,
+            found.collections,
             poll_interval=poll_interval,
             watch=watch,
+            limits=Limits(**{**SHORT, **limits}),
         )
-        task = asyncio.create_task(found.source.run())
+        found.task = asyncio.create_task(found.source.run())
         try:
             yield found
         finally:
-            task.cancel()
+            found.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await task
+                await found.task
 
     return run

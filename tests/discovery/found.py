@@ -4,19 +4,34 @@ import asyncio
 
 import pytest
 
+from xds_server.mesh.store import Store
+from xds_server.model.tables import ENDPOINTS, SERVICES, Entry
+from xds_server.objects.kinds import KINDS, collections
+
 
 class Found:
-    """What a source published, and how it is now."""
+    """What a source made its store publish, and how things are now."""
 
-    def __init__(self, source):
-        self.source = source
+    def __init__(self, kinds=KINDS, namespaces=()):
+        self.collections = collections(kinds, namespaces)
+        self.store = Store(self.collections, self._publish)
         self.publications = []
+        self._tables = {}
+
+    def _publish(self, changes):
+        self.publications.append(dict(changes))
+        self._tables |= changes
 
     def addresses(self):
         """Addresses by service."""
         return {
-            str(name): [str(e.addresses[0]) for port in found.ports for e in port.endpoints]
-            for name, found in self.source.registry.services.items()
+            str(key): [
+                str(endpoint.addresses[0])
+                for port in service.port_names
+                for endpoint in self._tables[Entry(ENDPOINTS, port)]
+            ]
+            for (table, key), service in self._tables.items()
+            if table is SERVICES and service is not None
         }
 
     async def until(self, condition, what, seconds=10):

@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 from servicekit.errors import ConfigurationError
 from tests.discovery.found import Found
 from tests.support.api_stub import endpoint_slice, service
-from xds_server.discovery.files import FilesSource
+from xds_server.files import FilesSource
+from xds_server.objects.kinds import KINDS
 
 ONE = {"web.shop": ["10.0.0.1:8080"]}
 TWO = {"web.shop": ["10.0.0.1:8080", "10.0.0.2:8080"]}
@@ -32,10 +33,11 @@ def write(path, *documents):
 
 
 @contextlib.asynccontextmanager
-async def discover(folder, *, poll_interval=60, watch=True):
-    found = Found(None)
+async def discover(folder, *, kinds=KINDS, namespaces=(), poll_interval=60, watch=True):
+    found = Found(kinds, namespaces)
     found.source = FilesSource(
-        lambda changes: found.publications.append(dict(changes)),
+        found.store,
+        found.collections,
         directory=folder,
         poll_interval=poll_interval,
         watch=watch,
@@ -133,7 +135,7 @@ async def test_a_file_that_stops_parsing_keeps_its_last_good_objects(folder, con
             await found.until_known({**ONE, "api.shop": []})
             write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
             await found.until_known({**TWO, "api.shop": []})
-    lines = [e for e in logs if e["event"] == "file can't be understood"]
+    lines = [e for e in logs if e["event"] == "file can't be read; its last good objects stay served"]
     assert len(lines) == 1
     assert lines[0]["file"] == "web.yaml"
     assert reason in lines[0]["reason"]
@@ -145,7 +147,7 @@ async def test_a_malformed_object_harms_only_itself_and_keeps_what_it_was(folder
             await found.until_known(ONE)
             write(folder / "web.yaml", service(), {**endpoint_slice(), "endpoints": 7}, service("api"))
             await found.until_known({**ONE, "api.shop": []})
-    [line] = [e for e in logs if e["event"] == "object is malformed"]
+    [line] = [e for e in logs if e["event"] == "object is malformed; it stays as it was last understood"]
     assert line["reason"].startswith("EndpointSlice shop/web-1: ")
     assert line["kept"]
 
@@ -155,7 +157,7 @@ async def test_of_two_objects_of_one_name_the_first_counts(folder):
     with capture_logs() as logs:
         async with discover(folder) as found:
             await found.until_known(ONE)
-    assert [e["object"] for e in logs if "two places" in e["event"]] == ["shop/web-1"]
+    assert [e["object"] for e in logs if "defined twice" in e["event"]] == ["shop/web-1"]
 
 
 async def test_a_folder_that_vanishes_takes_nothing_with_it(folder):
@@ -169,5 +171,8 @@ async def test_a_folder_that_vanishes_takes_nothing_with_it(folder):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"DISCOVERY_DIR=.*nowhere: no such folder"):
-        FilesSource(lambda _: None, directory=tmp_path / "nowhere", poll_interval=60, watch=True)
+    found = Found()
+    with pytest.raises(ConfigurationError, match=r"DISCOVERY_DIR=.*nowhere: no such directory"):
+        FilesSource(
+            found.store, found.collections, directory=tmp_path / "nowhere", poll_interval=60, watch=True
+        )

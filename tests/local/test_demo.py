@@ -46,7 +46,7 @@ def test_scaling_up_to_zero_and_back(demo: Demo) -> None:
     # The last to drain may be asked once more when it has gone; then nobody is left to be asked.
     wait_until(
         "an error that tells the cause",
-        lambda: any("no ready pod" in failure.get("mend", "") for failure in demo.failures("hello-client")),
+        lambda: any("no ready pod" in failure.get("hint", "") for failure in demo.failures("hello-client")),
     )
     # Kubernetes leaves a slice without ports to a service without pods.
     wait_until("the last replica to be gone", (demo.directory / "endpoints/hello-server-empty.yaml").exists)

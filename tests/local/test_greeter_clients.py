@@ -17,7 +17,7 @@ TARGET = "xds:///hello-server.default:50051"
 
 
 class Mesh:
-    """Files for an xds-server, with a Service hello-server, and where that server is."""
+    """Files for an xds-server, with a Service hello-server, and the address of that server."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -34,7 +34,7 @@ class Mesh:
 
     @contextmanager
     def xds_server(self) -> Iterator[None]:
-        """Run the xds-server, from when it is ready."""
+        """Runs the xds-server; begins when it is ready."""
         settings = {"LISTEN": self.address, "ADMIN_LISTEN": "127.0.0.1:0", "POLL_INTERVAL": "1"}
         files = {"DISCOVERY": "files", "DISCOVERY_DIR": str(self._directory)}
         with Running("xds-server", "serve", env=running.environment(**settings, **files)) as server:
@@ -78,7 +78,7 @@ class Client(Running):
         super().__init__(program, env=running.environment(**(defaults | settings)))
 
     def wait_for(self, event: str, **facts: Any) -> dict[str, Any]:
-        """Wait for a line of the log with these facts among others."""
+        """Waits for a line of the log with these facts among others."""
         wanted = {"event": event} | facts
 
         def look() -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ class Client(Running):
         return wait_until(f"a line of the log with {wanted}", look)[-1]
 
     def hosts(self, last: int) -> set[str]:
-        """Tell who gave the latest replies."""
+        """Returns who gave the latest replies."""
         return {record["hostname"] for record in self.records[-last:] if record["event"] == "reply"}
 
     def events(self) -> list[str]:
@@ -129,7 +129,7 @@ def replicas(ports: tuple[int, int]) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("replicas")
-def test_it_tells_what_xds_brings_and_who_replies(mesh: Mesh, ports: tuple[int, int]) -> None:
+def test_it_logs_its_xds_resources_and_who_replies(mesh: Mesh, ports: tuple[int, int]) -> None:
     mesh.add_replica("one", ports[0])
     with mesh.xds_server(), mesh.client() as client:
         client.wait_for("bootstrap", xds_server=mesh.address, node="test-client.default")
@@ -160,13 +160,13 @@ def test_it_tells_what_xds_brings_and_who_replies(mesh: Mesh, ports: tuple[int, 
 
 
 @pytest.mark.usefixtures("replicas")
-def test_no_replica_is_a_clear_error_that_heals(mesh: Mesh, ports: tuple[int, int]) -> None:
+def test_a_service_without_replicas_is_a_clear_error_until_one_comes(mesh: Mesh, ports: tuple[int, int]) -> None:
     mesh.add_replica("one", ports[0])
     with mesh.xds_server(), mesh.client() as client:
         client.wait_for("reply", hostname="replica-1")
         mesh.remove_replica("one")
         failure = client.wait_for("call failed", status="UNAVAILABLE")
-        assert "has no ready pod" in failure["mend"]
+        assert "has no ready pod" in failure["hint"]
         client.wait_for("xDS", type="EDS", endpoints=[])
         mesh.add_replica("two", ports[1])
         client.wait_for("calls work again")
@@ -178,19 +178,19 @@ def test_it_waits_for_an_xds_server_that_is_not_there_yet(mesh: Mesh, ports: tup
     mesh.add_replica("one", ports[0])
     with mesh.client() as client:
         failure = client.wait_for("call failed", status="UNAVAILABLE")
-        assert f"no xDS server answers at {mesh.address}: " in failure["mend"]
-        assert "`kubectl get pods -l app.kubernetes.io/name=xds-server`" in failure["mend"]
+        assert f"no xDS server answers at {mesh.address}: " in failure["hint"]
+        assert "`kubectl get pods -l app.kubernetes.io/name=xds-server`" in failure["hint"]
         with mesh.xds_server():
             client.wait_for("calls work again")
             client.wait_for("reply", hostname="replica-1")
         assert "nobody serves this target" not in client.events()
 
 
-def test_a_target_that_nobody_serves_is_told_long_before_grpc_says_so(mesh: Mesh) -> None:
+def test_a_target_that_nobody_serves_is_logged_long_before_grpc_fails_its_calls(mesh: Mesh) -> None:
     with mesh.xds_server(), mesh.client(TARGET="xds:///hallo-server.default:50051") as client:
         line = client.wait_for("nobody serves this target", type="LDS", name="hallo-server.default:50051")
-        assert "xds:///SERVICE.NAMESPACE:PORT" in line["mend"]
-        assert "`kubectl get services -A`" in line["mend"]
+        assert "xds:///SERVICE.NAMESPACE:PORT" in line["hint"]
+        assert "`kubectl get services -A`" in line["hint"]
         earlier = client.records[: client.records.index(line)]
         assert "DOES_NOT_EXIST" not in [record.get("status") for record in earlier]
 
@@ -223,7 +223,7 @@ def test_a_bootstrap_that_only_grpc_can_judge_is_a_clear_error() -> None:
     with Client(GRPC_XDS_BOOTSTRAP_CONFIG=odd) as client:
         failure = client.wait_for("call failed", status="UNAVAILABLE")
         assert "no known creds type found" in failure["details"]
-        assert "correct it in GRPC_XDS_BOOTSTRAP_CONFIG" in failure["mend"]
+        assert "correct it in GRPC_XDS_BOOTSTRAP_CONFIG" in failure["hint"]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_help_names_the_settings_and_defaults(program: str, port: int) -> None:
 def test_without_xds_it_calls_through_restarts_of_the_server(ports: tuple[int, int]) -> None:
     with Client(TARGET=f"127.0.0.1:{ports[0]}") as client:
         failure = client.wait_for("call failed", status="UNAVAILABLE")
-        assert "none of the endpoints can be reached" in failure["mend"]
+        assert "none of the endpoints can be reached" in failure["hint"]
         for hostname in ("first", "second"):
             with Replica(hostname, ports[0]):
                 client.wait_for("reply", hostname=hostname)

@@ -29,7 +29,7 @@ def local_demo(*arguments: str, **settings: str) -> tuple[int, str, str]:
 def test_help(command: tuple[str, ...]) -> None:
     code, output, _ = local_demo(*command, "--help")
     assert code == 0
-    assert "usage: local-demo" in output
+    assert "Usage: local-demo" in output
 
 
 @pytest.mark.parametrize(

@@ -1,49 +1,78 @@
 """A stand-in for the Kubernetes API server, over real HTTP: lists with pages, watches, and faults on command.
 
-The one fake in these tests; everything behind it is the real thing.
+The one fake in these tests; everything behind it is the real thing. It keeps connections alive as HTTP/1.1 wants it: a
+connection that is closed without "Connection: close" is a fault that a test asked for.
 """
 
+import collections
 import contextlib
+import itertools
 import json
 import queue
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 PLURALS = {"Service": "services", "EndpointSlice": "endpointslices"}
-VERSIONS = {"Service": "v1", "EndpointSlice": "discovery.k8s.io/v1"}
+HISTORY = 10_000
+"""Events that are kept for watches to resume."""
+DRIP = 0.05
+"""Seconds between two bytes of an answer that drips."""
 
 
 class ApiStub:
     """Objects, watchers, and how requests are to fail.
 
     Attributes:
-        fault: What every request gets instead of an answer: None, a status, "hang", "close" or "garbage".
-        watch_fault: The same for watches alone; also "end" (at once, politely), "expired" (an ERROR event, 410)
-            and "silence" (begun, and never a word).
+        fault: What every request gets instead of an answer: None, a status, "hang", "close" (hang up at once), "stale"
+            (hang up on connections that were used before), "garbage", "drip head", "drip body" or "flood" (an answer
+            that never ends).
+        list_fault: The same for lists alone.
+        watch_fault: The same for watches alone; also "end" (at once, politely), "expired" (an ERROR event, 410),
+            "silence" (begun, and never a word) and "cut" (begun, and hung up on at once).
+        refused: The status that requests for a kind get, by kind.
+        page_size: The most items of a page, whatever the limit of the request.
+        page_delay: Seconds that each page takes.
+        plurals: The kinds there are; a test may add one.
         requests: (time, path with query) of each request.
     """
 
     def __init__(self):
-        self.fault = None
-        self.watch_fault = None
+        self.fault = self.list_fault = self.watch_fault = None
+        self.refused = {}
         self.retry_after = None
         self.page_size = None
+        self.page_delay = 0
+        self.plurals = dict(PLURALS)
         self.requests = []
         self.objects = {}
-        self.history_lost = False
         self._version = 100
+        self._history: collections.deque[tuple[int, str, str, bytes]] = collections.deque(maxlen=HISTORY)
+        self._lists = {}
+        self._tokens = itertools.count()
         self._watchers = []
+        self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._released = threading.Event()
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            used = False
+
+            def setup(self):
+                super().setup()
+                stub._connections.add(self.connection)
+
+            def finish(self):
+                stub._connections.discard(self.connection)
+                super().finish()
 
             def do_GET(self):
                 stub._serve(self)
+                self.used = True
 
             def log_message(self, *_):
                 pass
@@ -69,12 +98,14 @@ class ApiStub:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self):
-        """Refuses connections and ends those that there are."""
+        """Refuses connections, and closes those that there are."""
         self._released.set()
-        for watcher in list(self._watchers):
-            watcher.put(None)
         self._server.shutdown()
         self._server.server_close()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.end_watches()
 
     def kubeconfig(self, path, *, token=None):
         """Writes a kubeconfig that points here."""
@@ -95,24 +126,25 @@ class ApiStub:
     # -- what happens in the cluster ------------------------------------------------------------
 
     def apply(self, item, *, silently=False):
-        """Creates or updates an object; silently: no watch tells."""
+        """Creates or updates an object; silently: the watches that there are do not get the event."""
         kind, key = item["kind"], _key(item)
         with self._lock:
-            self._version += 1
             event = "MODIFIED" if (kind, key) in self.objects else "ADDED"
-            stored = {**item, "metadata": {**item["metadata"], "resourceVersion": str(self._version)}}
+            stored = {**item, "metadata": {**item["metadata"], "resourceVersion": self._next_version()}}
             self.objects[kind, key] = stored
-            if not silently:
-                self._tell(kind, event, stored)
+            self._record(kind, event, stored, silently)
 
     def delete(self, kind, namespace, name, *, silently=False):
         """Deletes an object."""
         with self._lock:
-            self._version += 1
             gone = self.objects.pop((kind, (namespace, name)))
-            gone["metadata"]["resourceVersion"] = str(self._version)
-            if not silently:
-                self._tell(kind, "DELETED", gone)
+            gone = {**gone, "metadata": {**gone["metadata"], "resourceVersion": self._next_version()}}
+            self._record(kind, "DELETED", gone, silently)
+
+    def next_version(self):
+        """Returns a resourceVersion that is newer than all before, for an event of a test's own."""
+        with self._lock:
+            return self._next_version()
 
     def send(self, kind, event):
         """Sends any event to the watchers of a kind: bytes as they are, anything else as JSON."""
@@ -126,18 +158,31 @@ class ApiStub:
         return sum(1 for watcher in self._watchers if watcher.kind == kind)
 
     def end_watches(self):
-        """Closes every watch."""
+        """Ends every watch as a server does when its time is over."""
         for watcher in list(self._watchers):
             watcher.put(None)
+
+    def cut_watches(self):
+        """Hangs up on every watch."""
+        for watcher in list(self._watchers):
+            watcher.put(_CUT)
 
     def count(self, part):
         """How many requests had this in their path or query."""
         return sum(1 for _, path in self.requests if part in path)
 
-    def _tell(self, kind, event, item):
-        for watcher in self._watchers:
-            if watcher.kind == kind:
-                watcher.put(json.dumps({"type": event, "object": item}).encode())
+    def _next_version(self):
+        self._version += 1
+        return str(self._version)
+
+    def _record(self, kind, event, item, silently):
+        line = json.dumps({"type": event, "object": item}).encode()
+        namespace = item["metadata"]["namespace"]
+        self._history.append((self._version, kind, namespace, line))
+        if not silently:
+            for watcher in self._watchers:
+                if watcher.wants(kind, namespace):
+                    watcher.put(line)
 
     # -- HTTP -----------------------------------------------------------------------------------
 
@@ -145,17 +190,18 @@ class ApiStub:
         url = urlsplit(handler.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         self.requests.append((time.monotonic(), handler.path))
-        kind = next(k for k, plural in PLURALS.items() if url.path.endswith(f"/{plural}"))
+        kind = next(k for k, plural in self.plurals.items() if url.path.endswith(f"/{plural}"))
         parts = url.path.split("/")
         namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else None
+        watch = query.get("watch") == "true"
+        fault = self.fault or (self.watch_fault if watch else self.list_fault) or self.refused.get(kind)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            if self.fault is not None:
-                self._fail(handler, self.fault)
-            elif query.get("watch") == "true":
-                if self.watch_fault not in (None, "end", "expired", "silence"):
-                    self._fail(handler, self.watch_fault)
-                else:
-                    self._watch(handler, kind, query)
+            if fault == "stale" and not handler.used:
+                fault = None
+            if fault is not None and not (watch and fault in ("end", "expired", "silence", "cut")):
+                self._fail(handler, fault)
+            elif watch:
+                self._watch(handler, kind, namespace, query)
             else:
                 self._list(handler, kind, namespace, query)
 
@@ -163,54 +209,81 @@ class ApiStub:
         if fault == "hang":
             self._released.wait(30)
             handler.close_connection = True
-        elif fault == "close":
+        elif fault in ("close", "stale"):
             handler.close_connection = True
-            handler.connection.close()
         elif fault == "garbage":
             self._answer(handler, 200, b"<html>not what you asked for</html>")
+        elif fault == "flood":
+            self._begin(handler)
+            while True:
+                self._chunk(handler, b" " * 65536)
+        elif fault == "drip head":
+            self._drip(handler, b"HTTP/1.1 200 OK\r\nX-Drip: ")
+        elif fault == "drip body":
+            self._drip(handler, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         else:
             status = {"kind": "Status", "code": fault, "message": f"the stub says {fault}"}
             headers = {"Retry-After": str(self.retry_after)} if self.retry_after else {}
             self._answer(handler, fault, json.dumps(status).encode(), headers)
 
+    def _drip(self, handler, begin):
+        """Sends a byte now and then until the client hangs up."""
+        handler.close_connection = True
+        handler.wfile.write(begin)
+        while not self._released.wait(DRIP):
+            handler.wfile.write(b" ")
+
     def _list(self, handler, kind, namespace, query):
+        """Answers with one page of what there was when the list began, as the API does."""
+        if self.page_delay:
+            self._released.wait(self.page_delay)
+        token, _, start = query.get("continue", "").partition("-")
         with self._lock:
-            found = [
-                item
-                for (k, (where, _)), item in sorted(self.objects.items())
-                if k == kind and namespace in (None, where)
-            ]
-            version = str(self._version)
-        start = int(query.get("continue", 0))
+            if token:
+                found, version = self._lists[token]
+            else:
+                token = str(next(self._tokens))
+                version = str(self._version)
+                found = [
+                    item
+                    for (k, (where, _)), item in sorted(self.objects.items())
+                    if k == kind and namespace in (None, where)
+                ]
+                self._lists[token] = found, version
+        start = int(start or 0)
         size = self.page_size or int(query.get("limit", len(found) or 1))
         metadata = {"resourceVersion": version}
         if start + size < len(found):
-            metadata["continue"] = str(start + size)
+            metadata["continue"] = f"{token}-{start + size}"
+        else:
+            self._lists.pop(token, None)
         body = {"kind": f"{kind}List", "metadata": metadata, "items": found[start : start + size]}
         self._answer(handler, 200, json.dumps(body).encode())
 
-    def _watch(self, handler, kind, query):
-        handler.send_response(200)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
+    def _watch(self, handler, kind, namespace, query):
+        self._begin(handler)
+        cut = self.watch_fault == "cut"
         if self.watch_fault == "expired":
-            status = {"kind": "Status", "code": 410, "message": "too old resource version"}
-            self._chunk(handler, json.dumps({"type": "ERROR", "object": status}).encode())
+            self._chunk(handler, _expired() + b"\n")
         if self.watch_fault == "silence":
             self._released.wait(30)
         if self.watch_fault is None:
-            self._events(handler, kind, query)
-        self._chunk(handler, None)
-        handler.close_connection = True
+            cut = self._events(handler, _Watcher(kind, namespace), query) is _CUT
+        if cut:
+            handler.close_connection = True
+        else:
+            handler.wfile.write(b"0\r\n\r\n")
 
-    def _events(self, handler, kind, query):
-        watcher = _Watcher(kind)
+    def _events(self, handler, watcher, query):
+        """Sends events until time is over; returns the wish that ended it before, if there was one."""
+        since = int(query["resourceVersion"])
         with self._lock:
-            for (k, _), item in sorted(self.objects.items()):
-                # Good enough a history: what changed since, as it is now.
-                if k == kind and int(item["metadata"]["resourceVersion"]) > int(query["resourceVersion"]):
-                    watcher.put(json.dumps({"type": "MODIFIED", "object": item}).encode())
+            if len(self._history) == HISTORY and since < self._history[0][0]:
+                watcher.put(_expired())
+                watcher.put(None)
+            for version, kind, namespace, line in self._history:
+                if version > since and watcher.wants(kind, namespace):
+                    watcher.put(line)
             self._watchers.append(watcher)
         try:
             deadline = time.monotonic() + float(query["timeoutSeconds"])
@@ -218,19 +291,23 @@ class ApiStub:
                 try:
                     event = watcher.get(timeout=left)
                 except queue.Empty:
-                    return
-                if event is None:
-                    return
-                self._chunk(handler, event)
+                    return None
+                if event is None or event is _CUT:
+                    return event
+                self._chunk(handler, event + b"\n")
+            return None
         finally:
             self._watchers.remove(watcher)
 
+    def _begin(self, handler):
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.flush()
+
     def _chunk(self, handler, data):
-        if data is None:
-            handler.wfile.write(b"0\r\n\r\n")
-        else:
-            line = data + b"\n"
-            handler.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+        handler.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
         handler.wfile.flush()
 
     def _answer(self, handler, status, body, headers=()):
@@ -243,10 +320,22 @@ class ApiStub:
         handler.wfile.write(body)
 
 
+_CUT = b"cut"
+
+
 class _Watcher(queue.Queue[bytes | None]):
-    def __init__(self, kind):
+    def __init__(self, kind, namespace):
         super().__init__()
         self.kind = kind
+        self._namespace = namespace
+
+    def wants(self, kind, namespace):
+        return kind == self.kind and self._namespace in (None, namespace)
+
+
+def _expired():
+    status = {"kind": "Status", "code": 410, "message": "too old resource version"}
+    return json.dumps({"type": "ERROR", "object": status}).encode()
 
 
 def _key(item):

@@ -1,18 +1,18 @@
-"""The client's rhythm, counts and settings."""
+"""The client's schedule, counts and settings."""
 
 import itertools
 
 import pytest
 
-from greeting.client.program import next_beat
+from greeting.client.program import next_call
 from greeting.client.settings import ClientSettings, is_xds
 from greeting.client.spread import Spread
 from servicekit.errors import ConfigurationError
-from servicekit.settings import parse
+from servicekit.settings import read
 
 
 @pytest.mark.parametrize(
-    ("now", "beat"),
+    ("now", "due"),
     [
         (100.0, 103.0),
         (100.004, 103.0),
@@ -23,15 +23,15 @@ from servicekit.settings import parse
         (160.5, 163.0),
     ],
 )
-def test_the_next_call_is_on_the_beat_and_a_long_one_causes_no_burst(now: float, beat: float) -> None:
-    assert next_beat(100, now, 3) == beat
+def test_the_next_call_is_on_schedule_and_a_long_one_causes_no_burst(now: float, due: float) -> None:
+    assert next_call(100, now, 3) == due
 
 
-def test_the_rhythm_does_not_drift() -> None:
-    beats = itertools.accumulate(
-        range(1000), lambda beat, _: next_beat(beat, beat + 0.01, 0.05), initial=50.0
+def test_the_schedule_does_not_drift() -> None:
+    calls = itertools.accumulate(
+        range(1000), lambda due, _: next_call(due, due + 0.01, 0.05), initial=50.0
     )
-    assert list(beats)[-1] == pytest.approx(100.0)
+    assert list(calls)[-1] == pytest.approx(100.0)
 
 
 def test_the_spread() -> None:
@@ -57,7 +57,7 @@ def test_targets(target: str) -> None:
 @pytest.mark.parametrize("target", ["xds://hello-server.default:50051", "xds:///", "xds:", "xds://"])
 def test_an_xds_target_without_a_name(target: str) -> None:
     with pytest.raises(ConfigurationError) as error:
-        parse(ClientSettings, program="client", arguments=["--target", target])
+        read(ClientSettings, {"target": target})
     assert str(error.value) == (
         f"--target={target}: must be xds:///SERVICE.NAMESPACE:PORT, with three slashes, or another gRPC target"
     )

@@ -1,4 +1,4 @@
-"""What is said about what xDS brought, from CSDS responses of gRPC's form."""
+"""What is logged of a client's xDS resources, from CSDS responses of gRPC's form."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def look(history: History, response: Any, now: float = 0, *, connected: bool = T
     return history.look(resources(response, TARGET), now, connected=connected)
 
 
-def test_resources_come_in_the_order_in_which_a_client_asks() -> None:
+def test_resources_come_in_the_order_in_which_a_client_subscribes() -> None:
     found = resources(response(*(config(each) for each in ("EDS", "CDS", "RDS", "LDS"))), TARGET)
     assert [resource.type for resource in found.values()] == ["LDS", "RDS", "CDS", "EDS"]
 
@@ -85,7 +85,7 @@ def test_only_the_scope_of_the_target_is_looked_at(target: str, scope: str) -> N
     assert resources(response(config("LDS"), scope="xds:/other"), target) == {}
 
 
-def test_endpoints_are_told_with_health_and_place() -> None:
+def test_endpoints_are_logged_with_health_and_locality() -> None:
     first = endpoint("10.244.1.7"), endpoint("10.244.1.9", health="UNKNOWN")
     second = endpoint("10.244.2.3", also=("fd00::3",)), endpoint("fd00::4", 4)
     found = assignment(({"zone": "zone-b"}, list(second)), ({"zone": "zone-a"}, list(first)))
@@ -106,14 +106,14 @@ def test_any_locality(locality: dict[str, str], place: str) -> None:
     assert message.facts["endpoints"] == [f"10.0.0.1:50051 HEALTHY{place}"]
 
 
-def test_no_endpoints_are_told_too() -> None:
+def test_an_empty_assignment_is_logged_too() -> None:
     (message,) = look(History(), assignment())
     assert message == Message(
         "xDS", {"type": "EDS", "status": "ACKED", "name": NAME, "version": "1", "endpoints": []}
     )
 
 
-def test_only_changes_are_told() -> None:
+def test_only_changes_are_logged() -> None:
     history = History()
     assert [message.facts["type"] for message in look(history, response(config("LDS"), config("CDS")))] == [
         "LDS",
@@ -128,7 +128,7 @@ def test_only_changes_are_told() -> None:
     ]
 
 
-def test_a_rejection_is_told_with_its_reason() -> None:
+def test_a_rejection_is_logged_with_its_reason() -> None:
     error = {"details": "errors validating Cluster resource:\n[field:lb_policy]", "version_info": "2"}
     (message,) = look(History(), response(config("CDS", "NACKED", error_state=error)))
     assert message.warning
@@ -145,14 +145,14 @@ def test_a_rejection_is_told_with_its_reason() -> None:
 @pytest.mark.parametrize(
     ("type_", "words"), [("LDS", "knows no Service of that name and port"), ("EDS", "does not send it")]
 )
-def test_what_does_not_exist_is_told_with_the_mend(type_: str, words: str) -> None:
+def test_a_missing_resource_is_logged_with_a_hint(type_: str, words: str) -> None:
     (message,) = look(History(), response(config(type_, "DOES_NOT_EXIST", version="")))
     assert message.warning
-    assert words in message.facts["mend"]
+    assert words in message.facts["hint"]
     assert "version" not in message.facts
 
 
-def test_what_is_asked_for_in_vain_is_told_once_after_a_while() -> None:
+def test_a_target_without_a_listener_is_logged_once_after_a_while() -> None:
     history = History()
     asked = response(config("LDS", "REQUESTED", version=""))
     (first,) = look(history, asked, 100)
@@ -160,22 +160,22 @@ def test_what_is_asked_for_in_vain_is_told_once_after_a_while() -> None:
     assert look(history, asked, 100 + PATIENCE) == []
     (late,) = look(history, asked, 100.1 + PATIENCE)
     assert (late.event, late.warning) == ("nobody serves this target", True)
-    assert "`kubectl get services -A`" in late.facts["mend"]
+    assert "`kubectl get services -A`" in late.facts["hint"]
     assert look(history, asked, 200) == []
 
 
-def test_what_is_asked_for_again_is_waited_for_again() -> None:
+def test_a_resource_that_is_requested_again_may_be_overdue_again() -> None:
     history = History()
     asked, answered = response(config("EDS", "REQUESTED")), response(config("EDS"))
     look(history, asked, 0)
-    assert [message.event for message in look(history, asked, 3)] == ["the xDS server owes a resource"]
+    assert [message.event for message in look(history, asked, 3)] == ["the xDS server does not send a resource"]
     look(history, answered, 4)
     assert [message.event for message in look(history, asked, 10)] == ["xDS"]
     assert look(history, asked, 11) == []
-    assert [message.event for message in look(history, asked, 13)] == ["the xDS server owes a resource"]
+    assert [message.event for message in look(history, asked, 13)] == ["the xDS server does not send a resource"]
 
 
-def test_nothing_is_owed_by_a_server_that_is_not_there() -> None:
+def test_nothing_is_overdue_without_a_connection() -> None:
     history = History()
     asked = response(config("LDS", "REQUESTED"))
     look(history, asked, 0, connected=False)

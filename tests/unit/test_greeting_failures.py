@@ -1,12 +1,12 @@
-"""Failed calls: which are told, and with which mend. The details are gRPC's own words."""
+"""Failed calls: which are logged, and with which hint. The details are gRPC's own words."""
 
 from typing import Any
 
 import pytest
 
-from greeting.client.advice import is_xds_server_unreachable, mend
 from greeting.client.bootstrap import Bootstrap
 from greeting.client.failures import Failures
+from greeting.client.hints import hint, is_xds_server_unreachable
 from greeting.client.message import Message
 
 BOOTSTRAP = Bootstrap("GRPC_XDS_BOOTSTRAP_CONFIG", xds_server="xds-server:18000", node_id="pod")
@@ -45,15 +45,15 @@ UNREACHABLE = (
         ),
     ],
 )
-def test_the_mend_of_a_known_cause(details: str, words: str) -> None:
-    remedy = mend(details, BOOTSTRAP)
-    assert remedy is not None
-    assert words in remedy
+def test_the_hint_for_a_known_cause(details: str, words: str) -> None:
+    found = hint(details, BOOTSTRAP)
+    assert found is not None
+    assert words in found
 
 
-def test_no_mend_of_an_unknown_cause_and_none_needs_a_bootstrap() -> None:
-    assert mend("the dog ate it", BOOTSTRAP) is None
-    assert mend("failed to connect to all addresses; last error: ...", None) is not None
+def test_no_hint_for_an_unknown_cause_and_none_needs_a_bootstrap() -> None:
+    assert hint("the dog ate it", BOOTSTRAP) is None
+    assert hint("failed to connect to all addresses; last error: ...", None) is not None
 
 
 def test_only_a_missing_xds_server_is_a_missing_xds_server() -> None:
@@ -67,19 +67,19 @@ def failure(calls: int, **facts: Any) -> Message:
     )
 
 
-def test_a_slow_client_tells_each_failure() -> None:
+def test_a_slow_client_logs_each_failure() -> None:
     failures = Failures()
-    told = [failures.failed(now, "UNAVAILABLE", "gone", None) for now in (0.0, 0.99, 4.0)]
-    assert told == [failure(1)] * 3
+    logged = [failures.failed(now, "UNAVAILABLE", "gone", None) for now in (0.0, 0.99, 4.0)]
+    assert logged == [failure(1)] * 3
 
 
-def test_a_fast_client_tells_the_first_at_once_then_one_a_second_with_a_count() -> None:
+def test_a_fast_client_logs_the_first_at_once_then_one_a_second_with_a_count() -> None:
     failures = Failures()
-    told = {call: failures.failed(call / 20, "UNAVAILABLE", "gone", "a mend") for call in range(41)}
-    assert {call: message for call, message in told.items() if message} == {
-        0: failure(1, mend="a mend"),
-        18: failure(18, mend="a mend"),
-        36: failure(18, mend="a mend"),
+    logged = {call: failures.failed(call / 20, "UNAVAILABLE", "gone", "a hint") for call in range(41)}
+    assert {call: message for call, message in logged.items() if message} == {
+        0: failure(1, hint="a hint"),
+        18: failure(18, hint="a hint"),
+        36: failure(18, hint="a hint"),
     }
 
 
@@ -89,7 +89,7 @@ def test_details_are_one_line() -> None:
     assert message.facts["details"] == "first second"
 
 
-def test_it_tells_when_calls_work_again_and_how_many_failed() -> None:
+def test_it_logs_when_calls_work_again_and_how_many_failed() -> None:
     failures = Failures()
     assert failures.worked(0) is None
     for now in (10.0, 10.1, 10.2):
@@ -100,8 +100,8 @@ def test_it_tells_when_calls_work_again_and_how_many_failed() -> None:
 
 def test_a_server_that_fails_every_other_call_does_not_fill_the_log() -> None:
     failures = Failures()
-    told = []
+    logged = []
     for call in range(30):
         now = call / 20
-        told.append(failures.failed(now, "UNAVAILABLE", "gone", None) if call % 2 else failures.worked(now))
-    assert [message.event for message in told if message] == ["call failed", "calls work again"] * 2
+        logged.append(failures.failed(now, "UNAVAILABLE", "gone", None) if call % 2 else failures.worked(now))
+    assert [message.event for message in logged if message] == ["call failed", "calls work again"] * 2

@@ -13,7 +13,7 @@ from structlog.testing import LogCapture
 
 from servicekit import lifecycle
 from servicekit.errors import AddressError, ConfigurationError, ServiceError
-from servicekit.lifecycle import Stop
+from servicekit.lifecycle import Shutdown
 
 STUBBORN = """
 import asyncio
@@ -22,9 +22,9 @@ import time
 from servicekit import lifecycle
 
 
-async def main(stop):
+async def main(shutdown):
     print("running", flush=True)
-    await stop.wait()
+    await shutdown.wait()
     print("stopping", flush=True)
     {wait}
 
@@ -49,18 +49,18 @@ def _restored() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("number", "interactive"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
-def test_a_signal_requests_the_stop(
+def test_a_signal_requests_the_shutdown(
     number: signal.Signals,
     interactive: bool,  # noqa: FBT001 - pytest gives it by name
     logged: list[dict[str, object]],
 ) -> None:
     seen: list[bool] = []
 
-    async def main(stop: Stop) -> None:
-        seen.append(stop.requested)
+    async def main(shutdown: Shutdown) -> None:
+        seen.append(shutdown.requested)
         os.kill(os.getpid(), number)
-        await stop.wait()
-        seen.extend([stop.requested, stop.interactive])
+        await shutdown.wait()
+        seen.extend([shutdown.requested, shutdown.interactive])
 
     assert lifecycle.run("example", main) == 0
     assert seen == [False, True, interactive]
@@ -68,7 +68,7 @@ def test_a_signal_requests_the_stop(
 
 
 def test_a_main_that_returns_ends_the_program(logged: list[dict[str, object]]) -> None:
-    async def main(stop: Stop) -> None:
+    async def main(shutdown: Shutdown) -> None:
         pass
 
     assert lifecycle.run("example", main) == 0
@@ -86,7 +86,7 @@ def test_a_main_that_returns_ends_the_program(logged: list[dict[str, object]]) -
 def test_an_error_for_a_person_is_one_line_and_an_exit_code(
     error: ServiceError, code: int, logged: list[dict[str, object]]
 ) -> None:
-    async def main(stop: Stop) -> None:
+    async def main(shutdown: Shutdown) -> None:
         raise error
 
     assert lifecycle.run("example", main) == code
@@ -94,7 +94,7 @@ def test_an_error_for_a_person_is_one_line_and_an_exit_code(
 
 
 def test_another_error_is_not_hidden() -> None:
-    async def main(stop: Stop) -> None:
+    async def main(shutdown: Shutdown) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -102,10 +102,10 @@ def test_another_error_is_not_hidden() -> None:
 
 
 def test_a_program_may_ask_itself_to_stop() -> None:
-    async def main(stop: Stop) -> None:
-        asyncio.get_running_loop().call_soon(stop.request)
-        await stop.wait()
-        assert not stop.interactive
+    async def main(shutdown: Shutdown) -> None:
+        asyncio.get_running_loop().call_soon(shutdown.request)
+        await shutdown.wait()
+        assert not shutdown.interactive
 
     assert lifecycle.run("example", main) == 0
 

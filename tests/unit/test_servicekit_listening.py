@@ -52,7 +52,7 @@ async def test_a_port_of_another_server_is_in_use_too(server: grpc.aio.Server) -
 async def test_what_is_no_address(server: grpc.aio.Server, address: str) -> None:
     with pytest.raises(AddressError) as error:
         listening.bind(server, address)
-    assert str(error.value).startswith(f"cannot listen on {address}: not an address; write HOST:PORT, like ")
+    assert str(error.value).startswith(f"cannot listen on {address}: must be HOST:PORT, like ")
 
 
 async def test_an_address_of_another_machine(server: grpc.aio.Server) -> None:
@@ -64,7 +64,7 @@ async def test_an_address_of_another_machine(server: grpc.aio.Server) -> None:
 
 
 async def test_health_is_not_serving_until_told(server: grpc.aio.Server) -> None:
-    servicer = health.add(server, ["greeter.v1.Greeter"])
+    servicer = await health.add(server, ["greeter.v1.Greeter"])
     port = listening.bind(server, "127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -43,13 +43,22 @@ log.info(sys.stdin.readline())
 def _restored() -> Iterator[None]:
     handlers, level = logging.root.handlers, logging.root.level
     yield
+    for handler in logging.root.handlers:
+        if handler not in handlers:
+            handler.close()
     logging.root.handlers = handlers
     logging.root.setLevel(level)
     structlog.reset_defaults()
 
 
 def logged(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
-    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    return [json.loads(line) for line in written(capfd).splitlines()]
+
+
+def written(capfd: pytest.CaptureFixture[str]) -> str:
+    for handler in logging.root.handlers:
+        handler.flush()
+    return capfd.readouterr().out
 
 
 def test_json_lines(capfd: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +120,7 @@ def test_the_level(level: str, events: list[str], capfd: pytest.CaptureFixture[s
 def test_text_has_no_colours_unless_on_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     logs.configure("text", "INFO")
     structlog.get_logger().info("serving", port=50051, hostname="a")
-    assert capfd.readouterr().out.endswith("[info     ] serving port=50051 hostname=a\n")
+    assert written(capfd).endswith("[info     ] serving port=50051 hostname=a\n")
 
 
 def test_auto_is_json_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
@@ -153,19 +162,23 @@ def test_a_reader_that_does_not_read_does_not_stop_the_program_and_hears_of_it_l
         assert program.wait() == 0
 
 
-def test_a_line_that_was_cut_does_not_spoil_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "PATIENCE", 0.1)
-    reader, writer = os.pipe()
-    with open(writer, "w") as stdout, open(reader, "rb", buffering=0) as pipe:  # noqa: PTH123
-        monkeypatch.setattr(sys, "stdout", stdout)
-        logs.configure("json", "INFO")
-        log = structlog.get_logger()
-        log.info("more than the pipe takes", value="x" * (1 << 20))
-        os.set_blocking(reader, False)
-        while pipe.read(1 << 16):
-            pass
-        log.info("after it")
-        assert [json.loads(line)["event"] for line in pipe.read(1 << 16).splitlines() if line] == ["after it"]
+def test_a_reader_that_never_reads_does_not_keep_the_program_from_ending() -> None:
+    command = [sys.executable, "-c", UNREAD]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        assert program.stdin
+        program.stdin.close()
+        assert program.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [("", 0), ("sys.exit(3)", 3), ("raise ZeroDivisionError", 1)], ids=repr
+)
+def test_no_line_is_lost_when_the_program_ends(ending: str, code: int) -> None:
+    result = subprocess.run([sys.executable, "-c", PROGRAM + ending], capture_output=True, check=False)
+    assert result.returncode == code
+    assert [json.loads(line)["number"] for line in result.stdout.splitlines()] == list(range(100))
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")  # noqa: PTH110

@@ -1,12 +1,13 @@
 """Settings: flags and environment variables of the same names, and what is said about wrong ones."""
 
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import pytest
 from pydantic import Field, field_validator, model_validator
 
-from servicekit.errors import ConfigurationError
-from servicekit.settings import Delay, Interval, Port, ServiceSettings, load, parse
+from servicekit import commands
+from servicekit.errors import AddressError, ConfigurationError
+from servicekit.settings import AddressOrOff, Delay, Interval, Port, ServiceSettings, read
 
 
 class Settings(ServiceSettings):
@@ -24,6 +25,7 @@ class Settings(ServiceSettings):
     mode: Literal["fast", "safe"] = "fast"
     namespaces: tuple[str, ...] = ()
     file: str = Field(default_factory=lambda: "found out", description="A file.")
+    debug_listen: AddressOrOff = "127.0.0.1:18081"
 
     @field_validator("namespaces", mode="before")
     @classmethod
@@ -44,8 +46,51 @@ class Settings(ServiceSettings):
         return self
 
 
-def read(*arguments: str) -> Settings:
-    return parse(Settings, program="example", arguments=arguments)
+class Result(NamedTuple):
+    """What a run of the example program left."""
+
+    code: int
+    settings: Settings | None
+    output: str
+    error: str
+
+
+class Example:
+    """A program with one command, `example`."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def run(self, *arguments: str) -> Result:
+        found: list[Settings] = []
+
+        def keep(settings: Settings) -> int:
+            found.append(settings)
+            return 0
+
+        code = commands.run_command("example", Settings, keep, arguments)
+        output, error = self._capsys.readouterr()
+        return Result(code, found[0] if found else None, output, error)
+
+    def settings(self, *arguments: str) -> Settings:
+        result = self.run(*arguments)
+        assert (result.code, result.error) == (0, "")
+        assert result.settings
+        return result.settings
+
+    def complaint(self, *arguments: str) -> str:
+        """Returns what is said about the settings, which is one line and exit code 2."""
+        result = self.run(*arguments)
+        assert (result.code, result.settings, result.output) == (2, None, "")
+        assert result.error.startswith("example: error: ")
+        assert result.error.endswith("\n")
+        assert result.error.count("\n") == 1
+        return result.error.removeprefix("example: error: ").removesuffix("\n")
+
+
+@pytest.fixture
+def example(capsys: pytest.CaptureFixture[str]) -> Example:
+    return Example(capsys)
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +99,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def test_defaults() -> None:
-    settings = read()
+def test_defaults(example: Example) -> None:
+    settings = example.settings()
     assert (settings.port, settings.file, settings.log_format, settings.log_level) == (
         50051,
         "found out",
@@ -64,24 +109,36 @@ def test_defaults() -> None:
     )
 
 
-def test_flags_and_variables_have_the_same_names_and_a_flag_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_and_variables_have_the_same_names_and_a_flag_wins(
+    example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DRAIN_DELAY", "1.5")
     monkeypatch.setenv("PORT", "1")
-    settings = read("--port", "2", "--log-level=DEBUG")
+    settings = example.settings("--port", "2", "--log-level=DEBUG")
     assert (settings.drain_delay, settings.port, settings.log_level) == (1.5, 2, "DEBUG")
 
 
-def test_values_that_are_not_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_are_not_text(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCH", "false")
     monkeypatch.setenv("NAMESPACES", "a,b")
-    settings = read()
+    settings = example.settings()
     assert (settings.watch, settings.namespaces) == (False, ("a", "b"))
 
 
-def test_an_empty_variable_counts_as_unset_and_others_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset_and_others_are_ignored(
+    example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PORT", "")
     monkeypatch.setenv("HELLO_SERVER_PORT", "tcp://10.96.0.1:50051")  # as Kubernetes sets for Services
-    assert read().port == 50051
+    assert example.settings().port == 50051
+
+
+def test_an_empty_address_switches_a_listener_off(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert example.settings().debug_listen == "127.0.0.1:18081"
+    assert example.settings("--debug-listen=").debug_listen == ""
+    monkeypatch.setenv("DEBUG_LISTEN", "")
+    assert example.settings().debug_listen == ""
+    assert example.settings("--debug-listen", "127.0.0.1:1").debug_listen == "127.0.0.1:1"
 
 
 @pytest.mark.parametrize(
@@ -103,64 +160,88 @@ def test_an_empty_variable_counts_as_unset_and_others_are_ignored(monkeypatch: p
 def test_a_wrong_value(variable: str, value: str, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     flag = "--" + variable.lower().replace("_", "-")
     with pytest.raises(ConfigurationError) as error:
-        read(flag, value)
+        read(Settings, {variable.lower(): value})
     assert str(error.value) == f"{flag}={value}: {rule}"
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError) as error:
-        read()
+        read(Settings, {})
     assert str(error.value) == f"{variable}={value}: {rule}"
 
 
-def test_all_wrong_values_are_named_on_one_line() -> None:
-    with pytest.raises(ConfigurationError) as error:
-        read("--port", "x", "--watch", "z")
-    assert str(error.value) == (
+def test_all_wrong_values_are_named_on_one_line(example: Example) -> None:
+    assert example.complaint("--port", "x", "--watch", "z") == (
         "--port=x: must be an integer between 0 and 65535; --watch=z: must be true or false"
     )
 
 
-def test_a_value_of_several_lines_is_told_on_one() -> None:
-    with pytest.raises(ConfigurationError) as error:
-        read("--port", "1\n2")
-    assert str(error.value) == "--port=1 2: must be an integer between 0 and 65535"
+def test_a_value_of_several_lines_is_told_on_one(example: Example) -> None:
+    assert example.complaint("--port", "1\n2") == "--port=1 2: must be an integer between 0 and 65535"
 
 
-def test_a_rule_over_several_settings() -> None:
-    with pytest.raises(ConfigurationError) as error:
-        read("--mode=safe")
-    assert str(error.value) == "MODE=safe needs SHARDS of at least 2"
+def test_a_rule_over_several_settings(example: Example) -> None:
+    assert example.complaint("--mode=safe") == "MODE=safe needs SHARDS of at least 2"
 
 
-@pytest.mark.parametrize("arguments", [["--prot", "1"], ["--por", "1"], ["1"], ["--port"]])
-def test_a_wrong_command_line(arguments: list[str]) -> None:
-    with pytest.raises(ConfigurationError) as error:
-        read(*arguments)
-    assert "(`example --help` lists the settings)" in str(error.value)
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("arguments", [["--prot", "1"], ["--por", "1"], ["1"], ["--port"], ["1\n2"]])
+def test_a_wrong_command_line(arguments: list[str], example: Example) -> None:
+    assert example.complaint(*arguments).endswith(" (see `example --help`)")
 
 
-def test_load_ends_the_program_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        load(Settings, program="example", arguments=["--port", "abc"])
-    assert end.value.code == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err == "example: error: --port=abc: must be an integer between 0 and 65535\n"
-
-
+@pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_tells_flag_variable_default_and_meaning(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    flag: str, example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    with pytest.raises(SystemExit) as end:
-        load(Settings, program="example", arguments=["--help"])
-    assert end.value.code == 0
-    text = capsys.readouterr().out
+    result = example.run(flag)
+    assert (result.code, result.settings, result.error) == (0, None, "")
+    assert result.output.startswith("Usage: example [OPTIONS]\n")
+    text = " ".join(result.output.split())
     assert "Serves examples." in text
     assert "for readers of the code" not in text
-    assert "--port PORT           Where to listen; 100% of all addresses. [PORT, default 50051]" in text
-    assert "--drain-delay DRAIN_DELAY\n                        [DRAIN_DELAY, default 5]" in text
-    assert "--watch true|false    [WATCH, default true]" in text
-    assert "--mode fast|safe      [MODE, default fast]" in text
-    assert "--file FILE           A file. [FILE]" in text
+    assert "--port PORT Where to listen; 100% of all addresses. [PORT, default 50051]" in text
+    assert "--drain-delay DRAIN_DELAY [DRAIN_DELAY, default 5]" in text
+    assert "--watch true|false [WATCH, default true]" in text
+    assert "--mode fast|safe [MODE, default fast]" in text
+    assert "--file FILE A file. [FILE]" in text
     assert text.index("--port") < text.index("--log-format"), "the program's own settings come first"
+    assert "completion" not in text
+
+
+def test_a_program_with_several_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    app = commands.new_app("Does examples.")
+
+    @commands.command(app, Settings)
+    def serve(settings: Settings) -> int:
+        if settings.port == 1:
+            raise AddressError("cannot listen")
+        return settings.shards
+
+    @app.command()
+    def lint(file: str) -> None:
+        """Says what is wrong with a file."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = commands.run(app, "example", arguments)
+        return code, "".join(capsys.readouterr())
+
+    assert run("serve", "--shards=3") == (3, "")
+    assert run("lint", "a.yaml") == (0, "")
+    assert run("serve", "--port=x") == (
+        2,
+        "example serve: error: --port=x: must be an integer between 0 and 65535\n",
+    )
+    assert run("serve", "--port=1") == (1, "example: error: cannot listen\n")
+    assert run("serve", "--prot=1") == (
+        2,
+        "example serve: error: No such option: --prot (Possible options: --port) (see `example serve --help`)\n",
+    )
+    assert run() == (2, "example: error: Missing command (see `example --help`)\n")
+    assert run("sevre") == (
+        2,
+        "example: error: No such command 'sevre'. Did you mean 'serve'? (see `example --help`)\n",
+    )
+    code, text = run("--help")
+    assert code == 0
+    assert "Does examples." in text
+    assert "serve  Serves examples." in text
+    assert "lint   Says what is wrong with a file." in text

@@ -7,14 +7,14 @@ from greeting.client.settings import ClientSettings, Target
 
 
 class Settings(ClientSettings):
-    """Calls hello-server and tells who answered."""
+    """Calls hello-server and logs who answered."""
 
     target: Target = "xds:///hello-server.default:50051"
 
 
 def main() -> int:
-    """Run the program and return its exit code."""
-    return client.run(Settings, program="hello-client", arguments=sys.argv[1:])
+    """Runs the program and returns its exit code."""
+    return client.run("hello-client", Settings)
 
 
 if __name__ == "__main__":

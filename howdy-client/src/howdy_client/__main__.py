@@ -7,14 +7,14 @@ from greeting.client.settings import ClientSettings, Target
 
 
 class Settings(ClientSettings):
-    """Calls howdy-server and tells who answered."""
+    """Calls howdy-server and logs who answered."""
 
     target: Target = "xds:///howdy-server.default:50052"
 
 
 def main() -> int:
-    """Run the program and return its exit code."""
-    return client.run(Settings, program="howdy-client", arguments=sys.argv[1:])
+    """Runs the program and returns its exit code."""
+    return client.run("howdy-client", Settings)
 
 
 if __name__ == "__main__":

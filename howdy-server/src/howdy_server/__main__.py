@@ -14,8 +14,8 @@ class Settings(ServerSettings):
 
 
 def main() -> int:
-    """Run the program and return its exit code."""
-    return server.run(Settings, program="howdy-server", arguments=sys.argv[1:])
+    """Runs the program and returns its exit code."""
+    return server.run("howdy-server", Settings)
 
 
 if __name__ == "__main__":

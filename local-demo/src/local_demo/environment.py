@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from local_demo import addresses
-from local_demo.addresses import Address
+from servicekit.addresses import Address
 
 Environment = Mapping[str, str]
 

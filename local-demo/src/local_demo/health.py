@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from local_demo.addresses import Address
+from servicekit.addresses import Address
 
 _PERIOD = 1.0
 _PERIOD_UNTIL_READY = 0.1

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from local_demo.addresses import Address
+from servicekit.addresses import Address
 
 NAMESPACE = "default"
 _SERVICE_LABEL = "kubernetes.io/service-name"

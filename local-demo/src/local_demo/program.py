@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_demo import health, leash, output
-from local_demo.addresses import Address
 from local_demo.environment import Environment
 from local_demo.output import Output
 from local_demo.state import State, locked
+from servicekit.addresses import Address
 from servicekit.errors import ServiceError
 
 _LONGEST_PAUSE = 30.0

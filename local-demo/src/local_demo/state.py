@@ -21,7 +21,7 @@ from typing import IO
 
 from servicekit.errors import ServiceError
 
-MOST_REPLICAS = 50
+MAX_REPLICAS = 50
 _PATIENCE = 5.0
 _PERIOD = 0.05
 
@@ -123,8 +123,8 @@ class State:
             replicas = int(file.read_text())
         except (OSError, ValueError) as error:
             raise ServiceError(f"{file} does not hold a number: {error}") from error
-        if not 0 <= replicas <= MOST_REPLICAS:
-            raise ServiceError(f"{file} must hold a number between 0 and {MOST_REPLICAS}, not {replicas}")
+        if not 0 <= replicas <= MAX_REPLICAS:
+            raise ServiceError(f"{file} must hold a number between 0 and {MAX_REPLICAS}, not {replicas}")
         return replicas
 
 

@@ -13,12 +13,12 @@ from itertools import count
 import watchfiles
 
 from local_demo import addresses, environment, manifests, program
-from local_demo.addresses import Address
 from local_demo.environment import Environment, Listening
 from local_demo.manifests import Endpoint, Service
 from local_demo.output import Output
 from local_demo.program import Launch, Program
 from local_demo.state import State
+from servicekit.addresses import Address
 from servicekit.errors import ServiceError
 
 SERVICES = (Service("hello-server", 50051), Service("howdy-server", 50052))

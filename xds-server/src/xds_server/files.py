@@ -122,17 +122,17 @@ class FilesSource:
 
     async def _notifications(self) -> AsyncGenerator[bool, None]:
         """Yields now and then, and whether something may have changed since; ends if there are no notifications."""
-        notifications = watchfiles.awatch(
-            self._directory,
-            step=GATHER_MILLISECONDS,
-            debounce=10 * GATHER_MILLISECONDS,
-            recursive=False,
-            rust_timeout=LOOK_MILLISECONDS,
-            yield_on_timeout=True,
-        )
         # Changes between the scan before this and the start of the notifications would go unnoticed.
         first = True
         try:
+            notifications = watchfiles.awatch(
+                self._directory,
+                step=GATHER_MILLISECONDS,
+                debounce=10 * GATHER_MILLISECONDS,
+                recursive=False,
+                rust_timeout=LOOK_MILLISECONDS,
+                yield_on_timeout=True,
+            )
             async with contextlib.aclosing(notifications):
                 async for changes in notifications:
                     self._unnotified = False

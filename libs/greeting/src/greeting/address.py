@@ -1,18 +1,18 @@
-"""The address of this host, for replies that tell who answered. It must not know what is served there."""
+"""The address of this host, for replies that name who answered. It must not know what is served there."""
 
 import socket
 
 
 def own_ip() -> str:
-    """Return the address that this host reaches others from, 127.0.0.1 if it reaches none.
+    """Returns the address from which this host reaches others, 127.0.0.1 if it reaches none.
 
-    Connecting a UDP socket picks the source address and sends nothing. The destinations are addresses that
-    nobody has (RFC 5737, RFC 3849).
+    Connecting a UDP socket picks the source address and sends nothing. The destinations are reserved for
+    documentation (RFC 5737, RFC 3849).
     """
-    for family, nobody in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+    for family, unused in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((nobody, 9))
+                probe.connect((unused, 9))
                 return str(probe.getsockname()[0])
         except OSError:
             continue  # no route in this family

@@ -1,4 +1,4 @@
-"""The server program: serves the greeter with health and reflection until a signal, then drains.
+"""The server program: serves the greeter with health and reflection until a shutdown, then drains.
 
 It must not know what it is called or what it says: a program like hello-server brings both.
 """
@@ -6,7 +6,6 @@ It must not know what it is called or what it says: a program like hello-server 
 import asyncio
 import functools
 import socket
-from collections.abc import Sequence
 from typing import Annotated
 
 import grpc
@@ -19,17 +18,17 @@ from pydantic import Field
 from greeter.v1 import greeter_pb2, greeter_pb2_grpc
 from greeting import address
 from greeting.servicer import Greeter
-from servicekit import health, lifecycle, listening, logs
-from servicekit.lifecycle import Stop
-from servicekit.settings import Delay, Port, ServiceSettings, load
+from servicekit import commands, health, lifecycle, listening, logs
+from servicekit.lifecycle import Shutdown
+from servicekit.settings import Delay, Port, ServiceSettings
 
 log = structlog.get_logger()
 
 GREETER = greeter_pb2.DESCRIPTOR.services_by_name["Greeter"].full_name
 
 GRACE = 15.0
-"""Seconds that calls may still take when the server stops: more than their clients wait, even if a node is so busy
-that a greeting takes seconds."""
+"""Seconds that running calls get when the server stops: more than their clients wait, even on a node so busy that a
+greeting takes seconds."""
 
 ListenPort = Annotated[
     Port, Field(description="The port to listen on, on all addresses; 0 takes any free one.")
@@ -44,7 +43,7 @@ class ServerSettings(ServiceSettings):
     greeting: Greeting
     drain_delay: Delay = Field(
         default=5,
-        description="Seconds to go on answering after SIGTERM, while the news spreads that this server goes.",
+        description="Seconds to keep answering after SIGTERM, not healthy any more, while the clients learn of it.",
     )
     hostname: str = Field(
         default_factory=socket.gethostname, description="The name to answer with; the host's."
@@ -54,24 +53,27 @@ class ServerSettings(ServiceSettings):
     )
 
 
-def run(settings_type: type[ServerSettings], *, program: str, arguments: Sequence[str]) -> int:
-    """Run the program and return its exit code."""
-    settings = load(settings_type, program=program, arguments=arguments)
-    logs.configure(settings.log_format, settings.log_level)
-    return lifecycle.run(program, functools.partial(serve, settings))
+def run(program: str, settings_type: type[ServerSettings]) -> int:
+    """Runs the program and returns its exit code."""
+
+    def serve_until_shutdown(settings: ServerSettings) -> int:
+        logs.configure(settings.log_format, settings.log_level)
+        return lifecycle.run(program, functools.partial(serve, settings))
+
+    return commands.run_command(program, settings_type, serve_until_shutdown)
 
 
-async def serve(settings: ServerSettings, stop: Stop) -> None:
-    """Serve until `stop`, then drain.
+async def serve(settings: ServerSettings, shutdown: Shutdown) -> None:
+    """Serves until the shutdown, then drains.
 
-    A stopping server is not healthy at once but goes on answering for the drain delay: whoever balances
-    over it (Kubernetes' endpoints, then xds-server, then each client) hears of it step by step.
+    A draining server is NOT_SERVING at once but keeps answering for the drain delay, while the change reaches
+    Kubernetes' endpoints, then xds-server, then each client.
     """
     server = grpc.aio.server(options=listening.SERVER_OPTIONS)
     greeter_pb2_grpc.add_GreeterServicer_to_server(
         Greeter(settings.greeting, settings.hostname, settings.pod_ip), server
     )
-    status = health.add(server, [GREETER])
+    status = await health.add(server, [GREETER])
     reflection.enable_server_reflection([GREETER, HEALTH, reflection.SERVICE_NAME], server)
     port = listening.bind(server, f"[::]:{settings.port}")
     await server.start()
@@ -79,10 +81,11 @@ async def serve(settings: ServerSettings, stop: Stop) -> None:
         await status.set(service, HealthCheckResponse.SERVING)
     log.info("serving", port=port, hostname=settings.hostname, ip=settings.pod_ip)
 
-    await stop.wait()
+    await shutdown.wait()
     await status.enter_graceful_shutdown()
-    if not stop.interactive:
+    if not shutdown.interactive:
         log.info("not serving any more, still answering", seconds=settings.drain_delay)
         await asyncio.sleep(settings.drain_delay)
+    status.end_watches()
     await server.stop(GRACE)
     log.info("stopped")

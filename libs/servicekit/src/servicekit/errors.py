@@ -1,16 +1,17 @@
-"""The errors that end a program, each with one clear line for the person who runs it.
+"""The errors that end a program, each with one line for the person who runs it.
 
     ServiceError           base; exit code 1
       ConfigurationError   a setting is wrong; exit code 2, as for a wrong command line
       AddressError         an address that cannot be listened on; exit code 1
+      TaskEndedError       a task that should run until the shutdown has ended; exit code 1
 
-An error's text names the thing that is wrong and how to mend it. It must not know who catches it:
-`lifecycle.run` turns it into a log line and an exit code.
+The message names what is wrong and how to correct it. The errors must not know who catches them:
+`lifecycle.run` and `commands.run` turn them into a line and an exit code.
 """
 
 
 class ServiceError(Exception):
-    """Something a person has to mend; its text is one line that says what and how."""
+    """An error that the person who runs the program can correct; its message is one line that says how."""
 
     exit_code = 1
 
@@ -23,3 +24,7 @@ class ConfigurationError(ServiceError):
 
 class AddressError(ServiceError):
     """An address that cannot be listened on."""
+
+
+class TaskEndedError(ServiceError):
+    """A task that should run until the shutdown has ended, by a defect; its cause is the task's exception."""

@@ -1,4 +1,4 @@
-"""From start to exit code: the event loop, the signals that stop it, and errors a person has to mend.
+"""From start to exit code: the event loop, the signals that request a shutdown, and the errors that end a program.
 
 It must not know how a program drains or stops; it only tells it when.
 """
@@ -6,18 +6,19 @@ It must not know how a program drains or stops; it only tells it when.
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import FrameType
+from typing import Any
 
 import structlog
 
-from servicekit.errors import ServiceError
+from servicekit.errors import ServiceError, TaskEndedError
 
 log = structlog.get_logger()
 
 
-class Stop:
-    """The wish to stop, which a signal fulfils."""
+class Shutdown:
+    """A shutdown request, set by SIGTERM or SIGINT."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -30,36 +31,73 @@ class Stop:
 
     @property
     def interactive(self) -> bool:
-        """Whether a person is waiting (Ctrl-C), so that no drain delay is due."""
+        """Whether a person is waiting (Ctrl-C), so that the drain delay is left out."""
         return self._interactive
 
     def request(self, *, interactive: bool = False) -> None:
-        """Ask the program to stop."""
+        """Asks the program to stop."""
         self._interactive = interactive
         self._event.set()
 
     async def wait(self) -> None:
-        """Wait until the program should stop."""
+        """Waits until the shutdown is requested."""
         await self._event.wait()
 
 
-def run(program: str, main: Callable[[Stop], Awaitable[None]]) -> int:
-    """Run `main` until it returns, which it does soon after SIGTERM or SIGINT; return the exit code."""
+def run(program: str, main: Callable[[Shutdown], Awaitable[None]]) -> int:
+    """Runs `main` until it returns, which it does soon after SIGTERM or SIGINT; returns the exit code."""
     try:
         asyncio.run(_with_signals(main))
+    except TaskEndedError as error:
+        log.error("%s: %s", program, error, exc_info=error.__cause__)  # noqa: TRY400 - its traceback alone is of use
+        return error.exit_code
     except ServiceError as error:
         log.error("%s: %s", program, error)  # noqa: TRY400 - the line is for a person, not a traceback
         return error.exit_code
     return 0
 
 
-async def _with_signals(main: Callable[[Stop], Awaitable[None]]) -> None:
-    """Let the first SIGTERM or SIGINT request a stop and any later one end the process at once.
+async def run_until_shutdown(shutdown: Shutdown, endless: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Runs tasks that never end by themselves, by their names, until the shutdown is requested; then cancels them.
+
+    Raises:
+        TaskEndedError: A task returned, was cancelled or failed before.
+        ServiceError: A task raised it.
+    """
+    tasks = [asyncio.create_task(coroutine, name=name) for name, coroutine in endless.items()]
+    stopping = asyncio.create_task(shutdown.wait(), name="shutdown")
+    try:
+        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                raise _error(task)
+    finally:
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+
+
+def _error(ended: asyncio.Task[None]) -> ServiceError:
+    name = f"the task {ended.get_name()!r}"
+    if ended.cancelled():
+        return TaskEndedError(f"{name} was cancelled, but should run until the shutdown")
+    cause = ended.exception()
+    if cause is None:
+        return TaskEndedError(f"{name} returned, but should run until the shutdown")
+    if isinstance(cause, ServiceError):
+        return cause
+    error = TaskEndedError(f"{name} failed: {cause!r}")
+    error.__cause__ = cause
+    return error
+
+
+async def _with_signals(main: Callable[[Shutdown], Awaitable[None]]) -> None:
+    """Lets the first SIGTERM or SIGINT request the shutdown, and any later one end the process at once.
 
     Both need handlers of their own: the kernel ignores signals without one for PID 1 of a container
     (pid_namespaces(7)). The second is not left to the event loop, which may hang.
     """
-    stop = Stop()
+    shutdown = Shutdown()
     loop = asyncio.get_running_loop()
 
     def first(number: signal.Signals) -> None:
@@ -67,11 +105,11 @@ async def _with_signals(main: Callable[[Stop], Awaitable[None]]) -> None:
             loop.remove_signal_handler(each)
             signal.signal(each, _end_at_once)
         log.info("stopping", signal=number.name)
-        stop.request(interactive=number == signal.SIGINT)
+        shutdown.request(interactive=number == signal.SIGINT)
 
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, first, each)
-    await main(stop)
+    await main(shutdown)
 
 
 def _end_at_once(number: int, _frame: FrameType | None) -> None:

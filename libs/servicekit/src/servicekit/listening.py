@@ -5,28 +5,26 @@ It must not know what is served there.
 
 import errno
 import os
-import re
 import socket
 from collections.abc import Sequence
 
 import grpc
 
+from servicekit import addresses
+from servicekit.addresses import Address
 from servicekit.errors import AddressError
 
 SERVER_OPTIONS: Sequence[tuple[str, int]] = (("grpc.so_reuseport", 0),)
-"""Every server needs this: else Linux lets two programs share a port and each gets half of the calls."""
-
-_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
-_HIGHEST_PORT = 65_535
+"""For every server. Without it, Linux lets two programs share a port, and each gets half of the calls."""
 
 
 def bind(server: grpc.Server | grpc.aio.Server, address: str) -> int:
-    """Let `server` listen on `address` (HOST:PORT) and return the port.
+    """Makes `server` listen on `address` (HOST:PORT) and returns the port.
 
     Raises:
-        AddressError: nobody could listen there; it says why.
+        AddressError: Listening there is impossible; the message says why.
     """
-    host, port = _split(address)
+    host, port = _parse(address)
     if reason := _obstacle(host, port):
         raise AddressError(f"cannot listen on {address}: {reason}")
     try:
@@ -36,20 +34,17 @@ def bind(server: grpc.Server | grpc.aio.Server, address: str) -> int:
 
 
 def reach(address: str, port: int) -> str:
-    """Return where a program on this machine reaches what listens on `address` with that port."""
-    host, _ = _split(address)
-    if host in ("::", "0.0.0.0"):
-        host = "localhost"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    """Returns where a program on this machine reaches what listens on `address` with that port."""
+    return str(_parse(address)._replace(port=port).reachable)
 
 
 def open_socket(address: str) -> socket.socket:
-    """Return a socket that listens on `address` (HOST:PORT), for a server that is not gRPC.
+    """Returns a socket that listens on `address` (HOST:PORT), for a server that is not gRPC.
 
     Raises:
-        AddressError: nobody could listen there; it says why.
+        AddressError: Listening there is impossible; the message says why.
     """
-    host, port = _split(address)
+    host, port = _parse(address)
     if reason := _obstacle(host, port):
         raise AddressError(f"cannot listen on {address}: {reason}")
     try:
@@ -65,19 +60,15 @@ def open_socket(address: str) -> socket.socket:
         raise AddressError(f"cannot listen on {address}: {error.strerror or error}") from error
 
 
-def _split(address: str) -> tuple[str, int]:
-    match = _ADDRESS.fullmatch(address)
-    # gRPC takes port 65537 for 1 and an address without a port for one with 443.
-    if match is None or int(match["port"]) > _HIGHEST_PORT:
-        raise AddressError(
-            f"cannot listen on {address}: not an address; write HOST:PORT, like [::]:50051 or 127.0.0.1:50051, "
-            f"with a port between 0 and {_HIGHEST_PORT}"
-        )
-    return match["ipv6"] or match["host"], int(match["port"])
+def _parse(address: str) -> Address:
+    try:
+        return addresses.parse(address)
+    except ValueError as error:
+        raise AddressError(f"cannot listen on {address}: {error}") from None
 
 
 def _obstacle(host: str, port: int) -> str | None:
-    """Say what keeps others from listening there, as gRPC's error does not; leave rarer causes to gRPC."""
+    """Returns why listening there is impossible, which gRPC's error does not say; leaves rarer causes to gRPC."""
     try:
         candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:

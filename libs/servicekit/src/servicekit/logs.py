@@ -7,23 +7,23 @@ It must not know what is logged.
 
 import logging
 import os
-import select
 import sys
-import time
-from typing import Literal, TextIO
+from typing import Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-PATIENCE = 1.0
-"""Seconds that lines wait for a reader who does not keep up, before they are dropped."""
+from servicekit.line_writer import LineWriter
+
 CHATTY = ("aiohttp", "asyncio", "grpc", "urllib3", "watchfiles")
-"""Libraries that tell each of their steps; only their warnings are of interest to who runs a service."""
+"""Libraries that log each of their steps; only their warnings matter to whoever runs a service."""
 
 
 def configure(log_format: Literal["auto", "text", "json"], log_level: str) -> None:
-    """Set up the log, once, at the start of `main`."""
-    terminal = _stdout() is not None and sys.stdout.isatty()
+    """Sets up the log, once, at the start of `main`."""
+    # None if the program was started with stdout closed: its number may belong to a socket by now.
+    stdout = sys.stdout
+    terminal = stdout is not None and stdout.isatty()
     timestamp: Processor
     renderer: list[Processor]
     if log_format == "text" or (log_format == "auto" and terminal):
@@ -53,7 +53,7 @@ def configure(log_format: Literal["auto", "text", "json"], log_level: str) -> No
         wrapper_class=structlog.make_filtering_bound_logger(log_level),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    handler = _Handler()
+    handler = _Handler(stdout.fileno()) if stdout is not None else logging.NullHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -67,53 +67,34 @@ def configure(log_format: Literal["auto", "text", "json"], log_level: str) -> No
 
 
 class _Handler(logging.Handler):
-    """Writes lines to stdout and drops those that cannot be written.
+    """Formats records where they are logged, as their values may change later, and leaves the writing to a thread.
 
-    A reader that went away (EPIPE) or does not keep up (a full pipe), or a full disk (ENOSPC), must not stop a
-    service, and there is nowhere left to report it. Nothing is buffered: Python would exit with code 120 when
-    the last flush fails.
+    `logging` itself flushes and closes its handlers when the program ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._patience = PATIENCE
-        self._last = time.monotonic()
-        self._is_cut = False
+        self._writer = LineWriter(descriptor, self._notice)
 
     def emit(self, record: logging.LogRecord) -> None:
-        stdout = _stdout()
-        if stdout is None:
-            return
         try:
-            line = (self.format(record) + "\n").encode(errors="backslashreplace")
-        except Exception:  # noqa: BLE001 - whoever logs may be the thread that serves everybody
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - a thread that serves everybody may be the one that logs
             self.handleError(record)
-            return
-        # What is left of a line that could be written in part only must not be taken for the beginning of the next.
-        rest = b"\n" + line if self._is_cut else line
-        whole = len(rest)
-        try:
-            while rest and self._takes_more(stdout):
-                # So much a pipe takes without waiting, once it takes something.
-                rest = rest[os.write(stdout.fileno(), rest[: select.PIPE_BUF]) :]
-        except (OSError, ValueError):
-            return
-        finally:
-            self._is_cut = (self._is_cut and len(rest) == whole) or 0 < len(rest) < whole
+        else:
+            self._writer.write(line)
 
-    def _takes_more(self, stdout: TextIO) -> bool:
-        """Waits for the reader, as long as there is patience; what is used up comes back a hundred times slower."""
-        now = time.monotonic()
-        self._patience = min(PATIENCE, self._patience + (now - self._last) / 100)
-        _, ready, _ = select.select([], [stdout], [], self._patience)
-        self._last = time.monotonic()
-        self._patience = max(0.0, self._patience - (self._last - now))
-        return bool(ready)
+    def flush(self) -> None:
+        self._writer.flush()
 
+    def close(self) -> None:
+        self._writer.close()
+        super().close()
 
-def _stdout() -> TextIO | None:
-    """Return stdout, None if the program was started with it closed: its number may belong to a socket by now."""
-    return sys.stdout
+    def _notice(self, lines: int) -> str:
+        text = "%d log lines were dropped: stdout was read too slowly or could not be written"
+        facts = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
+        return self.format(logging.makeLogRecord(facts | {"msg": text, "args": (lines,)}))
 
 
 def _timestamp_level_event_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

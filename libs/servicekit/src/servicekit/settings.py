@@ -1,16 +1,14 @@
-"""Settings of a program from flags and environment variables of the same names; a flag wins.
+"""Settings of a program, from flags and environment variables of the same names; a flag wins.
 
 `--log-level` and `LOG_LEVEL` are the field `log_level` of a settings class. pydantic-settings reads the
-environment and validates; argparse reads the flags, as the flags of pydantic-settings 2.16 print a
-traceback for a wrong value and show no environment names in `--help`.
-It must not know any one program's settings.
+environment and validates. `servicekit.commands` makes the flags from what `describe` says of each field.
+It must not know any one program's settings, nor how a command line is parsed.
 """
 
-import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from pydantic import Field, ValidationError, field_validator
@@ -26,10 +24,19 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 """A TCP port to listen on; 0 takes any free one."""
 
 Delay = Annotated[float, Field(ge=0, le=DAY, allow_inf_nan=False)]
-"""Seconds, 0 for none at all."""
+"""Seconds; 0 means no delay."""
 
 Interval = Annotated[float, Field(gt=0, le=DAY, allow_inf_nan=False)]
-"""Seconds, more than none."""
+"""Seconds, more than 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class OffIfEmpty:
+    """Marks a setting that an empty environment variable switches off; elsewhere an empty one counts as unset."""
+
+
+AddressOrOff = Annotated[str, OffIfEmpty()]
+"""HOST:PORT to listen on; an empty text switches the listener off."""
 
 
 class ServiceSettings(BaseSettings):
@@ -43,13 +50,13 @@ class ServiceSettings(BaseSettings):
         default="auto", description="How to write the log; auto: text on a terminal, JSON lines elsewhere."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="The least level that is logged."
+        default="INFO", description="The lowest level that is logged."
     )
 
     @field_validator("*")
     @classmethod
     def _is_text(cls, value: object) -> object:
-        """Refuse bytes that are no text: neither protobuf nor JSON could carry them on."""
+        """Refuses bytes that are not UTF-8: neither protobuf nor JSON can carry them."""
         if isinstance(value, str) and not value.isascii():
             try:
                 value.encode()
@@ -61,65 +68,58 @@ class ServiceSettings(BaseSettings):
 SettingsType = TypeVar("SettingsType", bound=ServiceSettings)
 
 
-def load(settings_type: type[SettingsType], *, program: str, arguments: Sequence[str]) -> SettingsType:
-    """Read the settings for a program's `main`, which has no log yet.
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting as `--help` lists it."""
 
-    As with argparse, `--help` and a wrong setting end the program: exit code 0, or one line on stderr and
-    exit code 2.
-    """
-    try:
-        return parse(settings_type, program=program, arguments=arguments)
-    except ConfigurationError as error:
-        sys.stderr.write(f"{program}: error: {error}\n")
-        raise SystemExit(error.exit_code) from None
+    name: str
+    flag: str
+    values: str
+    """What the flag takes: the choices, or a placeholder."""
+    help: str
+    """What it is for, its environment variable and its default."""
 
 
-def parse(settings_type: type[SettingsType], *, program: str, arguments: Sequence[str]) -> SettingsType:
-    """Read the settings from the flags in `arguments` and from the environment.
+def describe(settings_type: type[ServiceSettings]) -> Sequence[Setting]:
+    """Returns all settings of a class, the program's own before those that every program has."""
+    fields = settings_type.model_fields
+    return [
+        _setting(name, fields[name]) for name in sorted(fields, key=ServiceSettings.model_fields.__contains__)
+    ]
+
+
+def read(settings_type: type[SettingsType], flags: Mapping[str, str]) -> SettingsType:
+    """Reads the settings from `flags`, by the names of their fields, and from the environment.
 
     Raises:
-        ConfigurationError: a flag is unknown or a value is wrong.
+        ConfigurationError: A value is wrong.
     """
-    flags = vars(_flags_parser(settings_type, program).parse_args(arguments))
+    off = {
+        name: ""
+        for name, field in settings_type.model_fields.items()
+        if OffIfEmpty() in field.metadata and os.environ.get(name.upper()) == ""
+    }
     try:
-        return settings_type(**flags)
+        return settings_type(**off | dict(flags))  # type: ignore[arg-type] # pydantic reads text
     except ValidationError as error:
         complaints = [_complaint(settings_type, detail, flags) for detail in error.errors()]
         raise ConfigurationError("; ".join(complaints)) from error
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises instead of printing the usage and ending the program."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigurationError(f"{message} (`{self.prog} --help` lists the settings)")
-
-
-def _flags_parser(settings_type: type[ServiceSettings], program: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=program,
-        usage="%(prog)s [--SETTING VALUE ...]",
-        description=(settings_type.__doc__ or "").partition("\n")[0],
-        epilog="Each setting is also an environment variable, named in brackets; the flag wins.",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
+def _setting(name: str, field: FieldInfo) -> Setting:
+    variable = name.upper()
+    default = "" if field.default_factory or field.is_required() else _shown(field.default)
+    source = f"{variable}, default {default}" if default else variable
+    return Setting(
+        name,
+        flag=_flag(name),
+        values="|".join(_choices(field)) or variable,
+        help=f"{field.description or ''} [{source}]".strip(),
     )
-    fields = settings_type.model_fields
-    for name in sorted(fields, key=ServiceSettings.model_fields.__contains__):  # the program's own first
-        field, variable = fields[name], name.upper()
-        default = "" if field.default_factory or field.is_required() else _shown(field.default)
-        source = f"{variable}, default {default}" if default else variable
-        parser.add_argument(
-            _flag(name),
-            dest=name,
-            metavar="|".join(_choices(field)) or variable,
-            help=f"{field.description or ''} [{source}]".strip().replace("%", "%%"),
-        )
-    return parser
 
 
 def _complaint(settings_type: type[ServiceSettings], detail: ErrorDetails, flags: Mapping[str, str]) -> str:
-    """Say what is wrong with a setting, naming it as it was given, and what it may be."""
+    """Says what is wrong with a setting, named as it was given, and what it may be."""
     cause = detail.get("ctx", {}).get("error")
     if not detail["loc"]:  # a rule over several settings, whose text names them
         return str(cause or detail["msg"])
@@ -131,7 +131,7 @@ def _complaint(settings_type: type[ServiceSettings], detail: ErrorDetails, flags
 
 
 def _rule(field: FieldInfo) -> str | None:
-    """Say which values a setting of a simple type may have."""
+    """Says which values a setting of a simple type may have."""
     if choices := _choices(field):
         return f"must be {', '.join(choices[:-1])} or {choices[-1]}"
     if field.annotation not in (int, float):

@@ -1,7 +1,7 @@
-"""The xDS bootstrap that gRPC is going to use: where it comes from and whom it names.
+"""The xDS bootstrap that gRPC is going to use: where it comes from and which xDS servers it names.
 
-gRPC reads it by itself when the first call is made and only says what is wrong with it in the errors of
-calls; here the common mistakes end the program at its start, as the calls would never work.
+gRPC reads it when the first call is made and reports its mistakes only in the errors of calls. Here the common
+mistakes end the program at its start, as no call would ever work.
 It must not know what gRPC does with it.
 """
 
@@ -19,19 +19,19 @@ INLINE = "GRPC_XDS_BOOTSTRAP_CONFIG"
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What a person wants to know of a bootstrap."""
+    """What the log says of a bootstrap."""
 
     source: str
-    """The environment variable that it comes from, with the file that it names."""
+    """The environment variable that it comes from, with the file that this names."""
     xds_server: str
     node_id: str
 
 
 def read(environment: Mapping[str, str]) -> Bootstrap:
-    """Read the bootstrap as gRPC will: from the file that one variable names, else from the other one.
+    """Reads the bootstrap as gRPC will: from the file that one variable names, else from the other one.
 
     Raises:
-        ConfigurationError: there is none, or gRPC could not use it.
+        ConfigurationError: There is none, or gRPC could not use it.
     """
     if FILE in environment:
         source = f"{FILE}={environment[FILE]}"
@@ -53,7 +53,7 @@ def read(environment: Mapping[str, str]) -> Bootstrap:
 
 
 def parse(source: str, text: str) -> Bootstrap:
-    """Find in a bootstrap's text what a person wants to know of it.
+    """Reads a bootstrap's text, which `source` names in errors.
 
     Raises:
         ConfigurationError: gRPC could not use it.
@@ -81,5 +81,5 @@ def parse(source: str, text: str) -> Bootstrap:
 
 
 def _typed(value: object, kind: type[Any]) -> Any:
-    """Return the value if it is of that kind, else an empty one."""
+    """Returns the value if it is of that kind, else an empty one."""
     return value if isinstance(value, kind) else kind()

@@ -1,6 +1,6 @@
-"""What xDS brought to this process, as gRPC tells it by CSDS (gRFC A40), and what is to be said about it.
+"""The client's view of its xDS resources, which gRPC reports by CSDS (gRFC A40), and the log lines about its changes.
 
-Pure: responses and times come in, messages go out. It must not know where they go.
+Pure: CSDS responses and times come in, messages go out. It must not know where they go.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,12 @@ from envoy.admin.v3.config_dump_shared_pb2 import ClientResourceStatus
 from envoy.config.core.v3.health_check_pb2 import HealthStatus
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
-from greeting.client.advice import NO_SUCH_SERVICE, NOT_DELIVERED
+from greeting.client.hints import NO_SUCH_SERVICE, NOT_DELIVERED
 from greeting.client.message import Message
+from servicekit.addresses import Address
 
 PATIENCE = 2.0
-"""Seconds that a resource may stay requested before that is worth a line; gRPC itself waits 15 (gRFC A57)."""
+"""Seconds that a resource may stay requested before that is logged; gRPC itself waits 15 (gRFC A57)."""
 
 _TYPES = {
     "envoy.config.listener.v3.Listener": "LDS",
@@ -29,7 +30,7 @@ _ORDER = list(_TYPES.values())
 
 @dataclass(frozen=True)
 class Resource:
-    """What gRPC has of one resource."""
+    """The state of one resource in gRPC."""
 
     type: str
     name: str
@@ -41,36 +42,36 @@ class Resource:
 
 
 Key = tuple[int, str, str]
-"""Sorts resources in the order in which a client asks for them."""
+"""Sorts resources in the order in which a client subscribes to them."""
 
 
 class History:
-    """What gRPC had when we last looked, and since when it waits."""
+    """The resources at the last look, and since when gRPC has waited for the missing ones."""
 
     def __init__(self) -> None:
         self._resources: Mapping[Key, Resource] = {}
         self._waiting_since: dict[Key, float] = {}
-        self._told: set[Key] = set()
+        self._reported: set[Key] = set()
 
     def look(self, resources: Mapping[Key, Resource], now: float, *, connected: bool) -> list[Message]:
-        """Say what changed since the last look, and what has been waited for too long.
+        """Returns what changed since the last look, and which resources are overdue.
 
-        Without a connection (`connected`) waiting is no wonder, and the calls' errors tell why.
+        Without a connection to the xDS server (`connected`) nothing is overdue: the calls' errors tell why.
         """
         messages = changes(self._resources, resources)
         self._resources = resources
         waiting = [key for key, resource in resources.items() if resource.status == "REQUESTED"]
         self._waiting_since = {key: self._waiting_since.get(key, now) for key in waiting}
-        self._told.intersection_update(waiting)
+        self._reported.intersection_update(waiting)
         for key, since in self._waiting_since.items():
-            if connected and key not in self._told and now - since > PATIENCE:
-                self._told.add(key)
+            if connected and key not in self._reported and now - since > PATIENCE:
+                self._reported.add(key)
                 messages.append(_overdue(resources[key]))
         return messages
 
 
 def resources(response: Any, target: str) -> dict[Key, Resource]:
-    """Read from a ClientStatusResponse what gRPC has for a target."""
+    """Returns the resources that a ClientStatusResponse lists for a target."""
     found = [
         _resource(config)
         for client in response.config
@@ -81,9 +82,9 @@ def resources(response: Any, target: str) -> dict[Key, Resource]:
 
 
 def changes(before: Mapping[Key, Resource], after: Mapping[Key, Resource]) -> list[Message]:
-    """Say what is new, different and gone from one look to the next."""
+    """Returns a message for each resource that is new, different or gone."""
     return [
-        *(_told(resource) for key, resource in after.items() if resource != before.get(key)),
+        *(_described(resource) for key, resource in after.items() if resource != before.get(key)),
         *(
             Message("xDS", {"type": gone.type, "status": "UNSUBSCRIBED", "name": gone.name})
             for key, gone in before.items()
@@ -92,7 +93,7 @@ def changes(before: Mapping[Key, Resource], after: Mapping[Key, Resource]) -> li
     ]
 
 
-def _told(resource: Resource) -> Message:
+def _described(resource: Resource) -> Message:
     facts: dict[str, Any] = {"type": resource.type, "status": resource.status, "name": resource.name}
     if resource.version:
         facts["version"] = resource.version
@@ -103,15 +104,15 @@ def _told(resource: Resource) -> Message:
     if resource.rejected_version:
         facts["rejected_version"] = resource.rejected_version
     if resource.status == "DOES_NOT_EXIST":
-        facts["mend"] = NO_SUCH_SERVICE if resource.type == "LDS" else NOT_DELIVERED
+        facts["hint"] = NO_SUCH_SERVICE if resource.type == "LDS" else NOT_DELIVERED
     return Message("xDS", facts, warning=resource.status not in ("REQUESTED", "ACKED"))
 
 
 def _overdue(resource: Resource) -> Message:
     facts = {"type": resource.type, "status": resource.status, "name": resource.name}
     if resource.type == "LDS":
-        return Message("nobody serves this target", facts | {"mend": NO_SUCH_SERVICE}, warning=True)
-    return Message("the xDS server owes a resource", facts | {"mend": NOT_DELIVERED}, warning=True)
+        return Message("nobody serves this target", facts | {"hint": NO_SUCH_SERVICE}, warning=True)
+    return Message("the xDS server does not send a resource", facts | {"hint": NOT_DELIVERED}, warning=True)
 
 
 def _resource(config: Any) -> Resource:
@@ -146,8 +147,7 @@ def _address(endpoint: Any) -> str:
 
 
 def _host_port(address: Any) -> str:
-    host = f"[{address.address}]" if ":" in address.address else address.address
-    return f"{host}:{address.port_value}"
+    return str(Address(address.address, address.port_value))
 
 
 def _place(locality: Any) -> str:
@@ -161,11 +161,11 @@ def _key(resource: Resource) -> Key:
 
 
 def _scope_name(target: str) -> str:
-    """Return what a target and its CSDS scope have in common: gRPC shortens xds:///NAME to xds:/NAME."""
+    """Returns what a target and its CSDS scope have in common: gRPC shortens xds:///NAME to xds:/NAME."""
     scheme, _, rest = target.partition(":")
     return f"{scheme.lower()}:{unquote(rest).lstrip('/')}"
 
 
 def _name(enum: Any, value: int) -> str:
-    """Return the name of an enum's value, or its number if a newer gRPC has more values."""
+    """Returns the name of an enum's value, or its number if a newer gRPC has more values."""
     return enum.Name(value) if value in enum.values() else str(value)

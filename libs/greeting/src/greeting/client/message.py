@@ -1,4 +1,4 @@
-"""Something to say in the log, so that pure code can decide what to say. It must not know the log."""
+"""A log line as a value, so that pure code can decide what is logged. It must not know the log."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,6 +1,6 @@
-"""The client's loops: calling, looking at what xDS brought, telling the spread; all until a signal.
+"""The client's loops: making calls, watching its xDS resources, logging the spread; all until a shutdown.
 
-No error of a call ends them. It must not decide what is worth saying: pure modules beside it do.
+No error of a call ends them. It must not decide what is logged: the pure modules beside it do.
 """
 
 import asyncio
@@ -14,29 +14,28 @@ from grpc_csds import ClientStatusDiscoveryServiceServicer
 
 from greeter.v1.greeter_pb2 import SayHelloRequest
 from greeter.v1.greeter_pb2_grpc import GreeterStub
-from greeting.client import bootstrap, csds
-from greeting.client.advice import is_xds_server_unreachable, mend
+from greeting.client import bootstrap, csds, hints
 from greeting.client.bootstrap import Bootstrap
 from greeting.client.failures import Failures
 from greeting.client.message import Message
 from greeting.client.settings import ClientSettings, is_xds
 from greeting.client.spread import Spread
 from servicekit import lifecycle
-from servicekit.lifecycle import Stop
+from servicekit.lifecycle import Shutdown
 
-LOOK_EVERY = 1.0
-TELL_SPREAD_EVERY = 60.0
+CSDS_PERIOD = 1.0
+SPREAD_PERIOD = 60.0
 CHANNEL_OPTIONS = (
-    # gRPC would try a pod that was away for long again after two minutes only; a person is watching this one.
+    # By default gRPC waits up to two minutes before it reconnects to a pod; a person is watching this client.
     # (The connection to the xDS server has gRPC's own settings: no option reaches it.)
     ("grpc.max_reconnect_backoff_ms", 5_000),
-    # A connection to a node that was lost says nothing. On Linux the timeout is also how long what was sent may stay
-    # unacknowledged before the connection is given up and calls go to other pods; without it, they go on hanging
-    # until Kubernetes has noticed. https://github.com/grpc/proposal/blob/master/A18-tcp-user-timeout.md
-    # Pings are for connections on which nothing else is sent; every server allows one in five minutes.
+    # The loss of a node closes no connection. On Linux the timeout is also how long sent data may stay
+    # unacknowledged before gRPC closes the connection and calls go to other pods; without it they hang until
+    # Kubernetes notices. https://github.com/grpc/proposal/blob/master/A18-tcp-user-timeout.md
+    # Pings are for idle connections; every server allows one in five minutes.
     ("grpc.keepalive_time_ms", 360_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    # No proxy: gRPC would send calls to the pods through the one that http_proxy names.
+    # Otherwise gRPC sends the calls to the pods through the proxy that http_proxy names.
     ("grpc.enable_http_proxy", 0),
 )
 
@@ -44,29 +43,23 @@ log = structlog.get_logger()
 
 
 def run(settings: ClientSettings, program: str) -> int:
-    """Run the program and return its exit code."""
+    """Runs the program and returns its exit code."""
     return lifecycle.run(program, functools.partial(call_until, settings))
 
 
-async def call_until(settings: ClientSettings, stop: Stop) -> None:
-    """Call the target until `stop`."""
+async def call_until(settings: ClientSettings, shutdown: Shutdown) -> None:
+    """Calls the target until the shutdown."""
     found = bootstrap.read(os.environ) if is_xds(settings.target) else None
     if found:
         log.info("bootstrap", xds_server=found.xds_server, node=found.node_id, source=found.source)
     log.info("calling", target=settings.target, interval=settings.interval, timeout=settings.timeout)
     async with grpc.aio.insecure_channel(settings.target, options=CHANNEL_OPTIONS) as channel:
         client = _Client(settings, channel, found)
-        async with asyncio.TaskGroup() as group:
-            loops = [
-                client.call_steadily(),
-                client.tell_spread(),
-                *([client.look_steadily()] if found else []),
-            ]
-            tasks = [group.create_task(each) for each in loops]
-            await stop.wait()
-            for task in tasks:
-                task.cancel()
-    client.tell_total()
+        endless = {"calls": client.call_steadily(), "spread": client.log_spread()}
+        if found:
+            endless["xDS"] = client.watch_xds()
+        await lifecycle.run_until_shutdown(shutdown, endless)
+    client.log_total()
 
 
 class _Client:
@@ -84,25 +77,25 @@ class _Client:
         self._total = Spread()
 
     async def call_steadily(self) -> None:
-        beat = self._clock()
+        due = self._clock()
         while True:
             await self._call()
-            beat = next_beat(beat, self._clock(), self._settings.interval)
-            await asyncio.sleep(beat - self._clock())
+            due = next_call(due, self._clock(), self._settings.interval)
+            await asyncio.sleep(due - self._clock())
 
-    async def look_steadily(self) -> None:
+    async def watch_xds(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(CSDS_PERIOD)
             self._look()
 
-    async def tell_spread(self) -> None:
+    async def log_spread(self) -> None:
         while True:
-            await asyncio.sleep(TELL_SPREAD_EVERY)
-            _tell(self._minute.message("last minute"))
+            await asyncio.sleep(SPREAD_PERIOD)
+            _log(self._minute.message("last minute"))
             self._minute = Spread()
 
-    def tell_total(self) -> None:
-        _tell(self._total.message("in all"))
+    def log_total(self) -> None:
+        _log(self._total.message("in all"))
 
     async def _call(self) -> None:
         request = SayHelloRequest(name=self._settings.name)
@@ -112,9 +105,9 @@ class _Client:
             self._failed(error)
             return
         if reply.hostname not in self._total:
-            self._look()  # so that an endpoint is announced before its first reply
+            self._look()  # so that an endpoint is logged before its first reply
         if message := self._failures.worked(self._clock()):
-            _tell(message)
+            _log(message)
         self._connected = True
         log.info("reply", message=reply.message, hostname=reply.hostname, ip=reply.ip)
         for spread in (self._minute, self._total):
@@ -122,13 +115,13 @@ class _Client:
 
     def _failed(self, error: grpc.aio.AioRpcError) -> None:
         details = error.details() or ""
-        self._connected = not is_xds_server_unreachable(details)
-        remedy = mend(details, self._bootstrap)
+        self._connected = not hints.is_xds_server_unreachable(details)
+        hint = hints.hint(details, self._bootstrap)
         for spread in (self._minute, self._total):
             spread.failed()
-        if message := self._failures.failed(self._clock(), error.code().name, details, remedy):
-            self._look()  # so that a change of endpoints is told before its consequence
-            _tell(message)
+        if message := self._failures.failed(self._clock(), error.code().name, details, hint):
+            self._look()  # so that a change of endpoints is logged before its consequence
+            _log(message)
 
     def _look(self) -> None:
         if self._bootstrap is None:
@@ -136,13 +129,13 @@ class _Client:
         response = ClientStatusDiscoveryServiceServicer.FetchClientStatus(None, None)
         found = csds.resources(response, self._settings.target)
         for message in self._history.look(found, self._clock(), connected=self._connected):
-            _tell(message)
+            _log(message)
 
 
-def next_beat(beat: float, now: float, interval: float) -> float:
-    """Return when to call next: on the beat, leaving out the beats that passed during a long call."""
-    return beat + max(1, math.ceil((now - beat) / interval)) * interval
+def next_call(due: float, now: float, interval: float) -> float:
+    """Returns when the next call is due: on the schedule of `interval`, without the times that have passed."""
+    return due + max(1, math.ceil((now - due) / interval)) * interval
 
 
-def _tell(message: Message) -> None:
+def _log(message: Message) -> None:
     (log.warning if message.warning else log.info)(message.event, **message.facts)

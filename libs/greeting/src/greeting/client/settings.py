@@ -9,7 +9,9 @@ from servicekit.settings import Interval, ServiceSettings
 
 Target = Annotated[
     str,
-    Field(min_length=1, description="Whom to call: xds:///SERVICE.NAMESPACE:PORT or another gRPC target."),
+    Field(
+        min_length=1, description="The target to call: xds:///SERVICE.NAMESPACE:PORT or another gRPC target."
+    ),
 ]
 
 
@@ -17,13 +19,13 @@ class ClientSettings(ServiceSettings):
     """The settings of a greeter's client."""
 
     target: Target
-    interval: Interval = Field(default=3, description="Seconds from call to call.")
+    interval: Interval = Field(default=3, description="Seconds from one call to the next.")
     timeout: Interval = Field(default=5, description="Seconds that a call may take.")
-    name: str = Field(default="gRPC Proxyless LB", description="Whom the server shall greet.")
+    name: str = Field(default="gRPC Proxyless LB", description="The name to greet.")
 
     @field_validator("target")
     @classmethod
-    def _has_a_name(cls, target: str) -> str:
+    def _check_name(cls, target: str) -> str:
         if is_xds(target) and not urlsplit(target).path.strip("/"):
             raise ValueError(
                 "must be xds:///SERVICE.NAMESPACE:PORT, with three slashes, or another gRPC target"
@@ -32,5 +34,5 @@ class ClientSettings(ServiceSettings):
 
 
 def is_xds(target: str) -> bool:
-    """Tell whether a target is resolved by xDS, which needs a bootstrap."""
+    """Returns whether a target is resolved by xDS, which needs a bootstrap."""
     return target.lower().startswith("xds:")

@@ -13,18 +13,18 @@ class Spread:
         self._failed = 0
 
     def replied(self, hostname: str) -> None:
-        """Count a reply."""
+        """Counts a reply."""
         self._hosts[hostname] += 1
 
     def failed(self) -> None:
-        """Count a failed call."""
+        """Counts a failed call."""
         self._failed += 1
 
     def __contains__(self, hostname: object) -> bool:
         return hostname in self._hosts
 
     def message(self, period: str) -> Message:
-        """Tell the counts."""
+        """Returns the counts as a message."""
         facts = {
             "period": period,
             "replies": self._hosts.total(),

@@ -1,0 +1,114 @@
+"""Command lines, by typer: a program is an app, a command is one function, its flags come from a settings class.
+
+A wrong command line or setting is one line on stderr and exit code 2.
+It must not know any one program's commands.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
+
+import typer
+
+from servicekit import settings
+from servicekit.errors import ConfigurationError, ServiceError
+from servicekit.settings import ServiceSettings
+
+SettingsType = TypeVar("SettingsType", bound=ServiceSettings)
+
+_EPILOG = "Each setting is also an environment variable, named in brackets; the flag wins."
+
+
+def new_app(description: str) -> typer.Typer:
+    """Returns an app to which commands can be added; its help and errors are plain text."""
+    app = _plain_app(description)
+    # Without a callback an app with one command would be that command:
+    # https://typer.tiangolo.com/tutorial/commands/one-or-multiple/
+    app.callback()(lambda: None)
+    return app
+
+
+def command(
+    app: typer.Typer, settings_type: type[SettingsType], name: str | None = None
+) -> Callable[[Callable[[SettingsType], int]], None]:
+    """Adds the decorated function to `app` as a command with a flag for each setting.
+
+    The function gets the settings and returns the exit code. Without `name` the command is called like it.
+    """
+
+    def add(function: Callable[[SettingsType], int]) -> None:
+        def run_command(context: typer.Context, **flags: str | None) -> int:
+            given = {flag: value for flag, value in flags.items() if value is not None}
+            try:
+                found = settings.read(settings_type, given)
+            except ConfigurationError as error:
+                _complain(context.command_path, str(error))
+                return error.exit_code
+            return function(found)
+
+        # typer reads the flags from the signature: https://typer.tiangolo.com/tutorial/options/
+        run_command.__signature__ = _signature(settings_type)  # type: ignore[attr-defined]
+        description = (settings_type.__doc__ or "").partition("\n")[0]
+        app.command(name or function.__name__, help=description, epilog=_EPILOG)(run_command)
+
+    return add
+
+
+def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that `arguments` name, by default those of the process; returns the exit code."""
+    try:
+        code: int | None = app(arguments, prog_name=program, standalone_mode=False)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)  # of the command that was called, if typer got so far
+        path = context.command_path if context else program
+        _complain(path, f"{error.format_message().removesuffix('.')} (see `{path} --help`)")
+        return error.exit_code
+    except ServiceError as error:
+        _complain(program, str(error))
+        return error.exit_code
+    return code or 0
+
+
+def run_command(
+    program: str,
+    settings_type: type[SettingsType],
+    function: Callable[[SettingsType], int],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Runs a program that consists of one command; returns the exit code."""
+    app = _plain_app()
+    command(app, settings_type, program)(function)
+    return run(app, program, arguments)
+
+
+def _plain_app(description: str | None = None) -> typer.Typer:
+    return typer.Typer(
+        help=description,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    )
+
+
+def _signature(settings_type: type[ServiceSettings]) -> inspect.Signature:
+    """Returns the signature of a function that takes the context and each setting as optional text."""
+    parameters = [
+        inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    ]
+    for each in settings.describe(settings_type):
+        option = typer.Option(each.flag, metavar=each.values, help=each.help, show_default=False)
+        parameters.append(
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[str | None, option],
+            )
+        )
+    return inspect.Signature(parameters)
+
+
+def _complain(path: str, text: str) -> None:
+    sys.stderr.write(f"{path}: error: {' '.join(text.splitlines())}\n")
