@@ -21,15 +21,21 @@ import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 
 from xds_server.ads import wire
-from xds_server.ads.servicer import MAX_STREAMS, SERVICE
-from xds_server.model.service import Endpoint, SocketAddress
-from xds_server.resources import cluster, endpoints, listener, route
-from xds_server.resources.types import ResourceType
+from xds_server.ads.limits import Limits
+from xds_server.ads.servicer import SERVICE
+from xds_server.model.client import Client
+from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
+from xds_server.model.tables import ENDPOINTS, SERVICES
+from xds_server.resources.builders import builder
+from xds_server.resources.lookup import Lookup
+from xds_server.resources.types import Key, ResourceType
 from xds_server.rpc.call import Call
 from xds_server.rpc.events import EventTransport
 
-NAME = "service-0.default:50051"
-ENDPOINTS = 10
+OWNER = ServiceName("default", "service-0")
+PORT = PortName(OWNER, 50051)
+ENDPOINTS_EACH = 10
+MAX_STREAMS = Limits().streams
 OPTIONS = (
     ("grpc.server.max_pending_requests", MAX_STREAMS),
     ("grpc.server.max_pending_requests_hard_limit", MAX_STREAMS),
@@ -41,21 +47,24 @@ class Prepared:
     """The four prepared responses; calls ``notify`` when the endpoints change."""
 
     def __init__(self) -> None:
-        resources = {
-            ResourceType.LISTENER: listener.build(NAME, NAME),
-            ResourceType.ROUTE: route.build(NAME, NAME),
-            ResourceType.CLUSTER: cluster.build(NAME),
-        }
-        self._contents = {kind.value: wire.content(kind, (found,)) for kind, found in resources.items()}
+        self._contents: dict[str, wire.Content] = {}
         self.notify: Callable[[], None] = lambda: None
         self.change("10.0.0.0")
 
     def change(self, first: str) -> None:
         """Replaces the endpoints, the first one by the address ``first``, and notifies the server."""
-        addresses = [first, *(f"10.0.0.{number}" for number in range(1, ENDPOINTS))]
-        found = endpoints.build(NAME, tuple(Endpoint("", (SocketAddress(ip, 50051),)) for ip in addresses))
-        kind = ResourceType.ENDPOINTS
-        self._contents[kind.value] = wire.content(kind, (found,))
+        addresses = [first, *(f"10.0.0.{number}" for number in range(1, ENDPOINTS_EACH))]
+        lookup = Lookup(
+            {
+                SERVICES: {OWNER: Service(OWNER, (Port("grpc", PORT.number, is_grpc=True),))},
+                ENDPOINTS: {PORT: tuple(Endpoint("", (SocketAddress(ip, PORT.number),)) for ip in addresses)},
+            },
+            Client("default"),
+        )
+        for kind in ResourceType:
+            build = builder(Key(kind, str(PORT)), cluster_domain="cluster.local")
+            if build and (resource := build(lookup)):
+                self._contents[kind.value] = wire.assemble(kind, (resource,))
         self.notify()
 
     def response(self, kind: str, nonce: int) -> bytes:
