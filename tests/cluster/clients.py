@@ -1,4 +1,4 @@
-"""What the log of a demo client says: who replied, and when a call failed."""
+"""The log of a demo client: which host replied when, and which calls failed."""
 
 import json
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from tests.cluster import waiting
 from tests.cluster.kube import CLIENTS, NAME, Cluster
 
 FAST = ("INTERVAL=0.05", "LOG_FORMAT=json")
-"""Calls often enough to notice everything, and logs for programs."""
+"""Environment of clients that call 20 times a second and log JSON."""
 SLOW = ("INTERVAL-", "LOG_FORMAT=text")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the log."""
+    """A line of a client's log."""
 
     time: datetime
     event: str
@@ -24,13 +24,13 @@ class Line:
 
     @property
     def host(self) -> str | None:
-        """The host that replied, if the line is about a reply."""
+        """The host that replied, or None if the line is not a reply."""
         return str(self.facts["hostname"]) if self.event == "reply" else None
 
 
 @dataclass(frozen=True)
 class Log:
-    """Lines of the log, from some time on."""
+    """The lines of a client's log since some time."""
 
     client: str
     lines: tuple[Line, ...]
@@ -56,7 +56,7 @@ class Log:
         return self.lines[-1].time if self.lines else None
 
     def first_reply_of(self, host: str) -> datetime | None:
-        """When a host replied first."""
+        """Returns the time of a host's first reply, or None."""
         return next((line.time for line in self.lines if line.host == host), None)
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Log:
 
 
 def read(cluster: Cluster, client: str, since: datetime | None = None) -> Log:
-    """Reads the log of a client whose format is JSON, from after a time on."""
+    """Returns the JSON log of a client, after a time if given."""
     arguments = ["logs", "--selector", f"{NAME}={client}", "--tail=-1", "--timestamps"]
     if since:
         arguments.append(f"--since-time={since.strftime('%Y-%m-%dT%H:%M:%SZ')}")
@@ -76,13 +76,13 @@ def read(cluster: Cluster, client: str, since: datetime | None = None) -> Log:
 
 def _line(text: str) -> Line:
     time, _, content = text.partition(" ")
-    facts = json.loads(content) if content.startswith("{") else {"event": content}  # gRPC's own words
-    # the time that the container engine wrote down, to the microsecond: Python knows no nanoseconds
+    facts = json.loads(content) if content.startswith("{") else {"event": content}  # a log line of gRPC
+    # The time is the container engine's, cut to the microseconds that Python supports.
     return Line(datetime.fromisoformat(f"{time[:26].rstrip('Z'):0<26}+00:00"), facts.pop("event"), facts)
 
 
 class Watch:
-    """The logs of all clients from a moment on, to tell what something did to them."""
+    """The logs of all clients since a moment, to check the effects of an action."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -97,21 +97,21 @@ class Watch:
         return (self.log(client) for client in CLIENTS)
 
     def assert_no_call_failed(self) -> None:
-        """Asserts that every client went on calling and that no call failed."""
+        """Asserts that every client has kept calling and that no call has failed."""
         for log in self.logs():
-            assert log.replies, f"{log.client} does not call any more"
+            assert log.replies, f"{log.client} has stopped calling"
             assert not log.failures, str(log)
 
     def until_hosts(self, client: str, hosts: set[str]) -> None:
-        """Waits until the last replies of a client come from these hosts, from each and from no other."""
+        """Waits until the last replies of a client come from all of these hosts and from no other."""
         waiting.until(
-            f"{client} to be answered by {sorted(hosts)}",
+            f"replies of {sorted(hosts)} to {client}",
             lambda: self.log(client).replies[-4 * len(hosts) :],
             lambda replies: len(replies) == 4 * len(hosts) and set(replies) == hosts,
         )
 
 
 def alternate(replies: list[str], hosts: set[str]) -> bool:
-    """Returns whether replies come from all hosts in turn, always in the same order."""
+    """Returns whether the replies come from all hosts in turn, always in the same order."""
     in_turn = all(later == earlier for earlier, later in zip(replies, replies[len(hosts) :], strict=False))
     return set(replies) == hosts and in_turn and all(a != b for a, b in pairwise(replies))

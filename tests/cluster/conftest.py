@@ -1,4 +1,4 @@
-"""The cluster that the tests run on: one made for them, or the one that CONTEXT names."""
+"""Fixtures: the cluster that the tests use, the demo on it, and the logs of its clients."""
 
 import time
 from collections.abc import Generator, Iterator
@@ -16,14 +16,14 @@ REPLICAS = {"xds-server": 1, "hello-server": 2, "howdy-server": 2}
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A name for a cluster: of one that is there, or of one that the demo's deployment will make."""
+    """A cluster: an existing one, or one that the demo's deployment will create."""
     with provided.cluster(tmp_path_factory.mktemp("kubeconfig")) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def demo(cluster: Cluster, figures: list[str]) -> Cluster:
-    """The cluster with the demo on it, as `task deploy` leaves it."""
+    """The cluster with the demo, as `task deploy` leaves it."""
     if cluster.is_kind:
         start = time.monotonic()
         cluster.task("deploy")
@@ -35,15 +35,15 @@ def demo(cluster: Cluster, figures: list[str]) -> Cluster:
 
 @pytest.fixture
 def kind(demo: Cluster) -> Cluster:
-    """The cluster with the demo on it, if its nodes and images are in reach."""
+    """The cluster with the demo, if it is a kind cluster; else the test is skipped."""
     if not demo.is_kind:
-        pytest.skip("needs a cluster of kind's: its images are built here, its nodes are containers")
+        pytest.skip("needs a kind cluster: the test builds images or controls the nodes' containers")
     return demo
 
 
 @pytest.fixture(scope="session")
 def calling_fast(demo: Cluster) -> Iterator[None]:
-    """Clients that call often enough to notice everything, and log for programs."""
+    """Clients that call 20 times a second and log JSON."""
     for client in kube.CLIENTS:
         demo.set_environment(client, *clients.FAST)
     yield
@@ -54,7 +54,7 @@ def calling_fast(demo: Cluster) -> Iterator[None]:
 
 @pytest.fixture
 def watch(demo: Cluster, calling_fast: None) -> Watch:
-    """What the clients see from now on, with the demo as it is deployed to begin with."""
+    """The clients' logs from now on, with the demo at its initial scale."""
     for service, replicas in REPLICAS.items():
         demo.scale(service, replicas)
     settling = Watch(demo)
@@ -65,7 +65,7 @@ def watch(demo: Cluster, calling_fast: None) -> Watch:
 
 @pytest.fixture(scope="session")
 def figures(pytestconfig: pytest.Config) -> list[str]:
-    """Lines to print at the end: what was measured, and is not asserted."""
+    """Lines to print at the end: measurements that are not asserted."""
     return pytestconfig.stash[FIGURES]
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in clusters, made to happen on kind's nodes, and undone again whatever a test says."""
+"""Faults of a cluster, caused on the nodes of kind, and undone when the context ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from tests.cluster.kube import Cluster
 
 @contextmanager
 def api_server_frozen(cluster: Cluster) -> Iterator[None]:
-    """Freezes every process of the control plane's node: connections stay open, nothing answers."""
+    """Freezes all processes of the control plane's node: connections stay open, but nothing answers."""
     node = f"{cluster.kind_name}-control-plane"
     kube.run("docker", "pause", node)
     try:
@@ -21,7 +21,7 @@ def api_server_frozen(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def cordoned(cluster: Cluster, node: str) -> Iterator[None]:
-    """Gives a node no new pods."""
+    """Makes a node unschedulable."""
     cluster.kubectl("cordon", node)
     try:
         yield
@@ -31,7 +31,7 @@ def cordoned(cluster: Cluster, node: str) -> Iterator[None]:
 
 @contextmanager
 def cut_off(cluster: Cluster, node: str) -> Iterator[None]:
-    """Takes a node from the network: to all others it is silent, and they to it."""
+    """Disconnects a node from the network, without closing connections."""
     kube.run("docker", "network", "disconnect", "kind", node)
     try:
         yield
@@ -48,10 +48,10 @@ def _is_ready(cluster: Cluster) -> bool:
 
 @contextmanager
 def api_server_refused(cluster: Cluster) -> Iterator[None]:
-    """Refuses all connections of pods to the API server, those that are open included.
+    """Refuses all connections of pods to the API server, and resets those that are open.
 
-    Only pods' packets are forwarded on their way there, so kubelets and kubectl are not concerned: the pods
-    stay what they are.
+    The rule is in the FORWARD chain, which only packets of pods pass: kubelets and kubectl are not affected, so pods
+    stay ready.
     """
     [api_server] = cluster.get("endpointslices", "--selector", "kubernetes.io/service-name=kubernetes")
     [endpoint], [port] = api_server["endpoints"], api_server["ports"]

@@ -1,4 +1,4 @@
-"""A Kubernetes cluster as the tests see it: kubectl, Task and objects, always with one named context."""
+"""A Kubernetes cluster: kubectl, Task and objects, always with an explicit context."""
 
 import json
 import os
@@ -22,7 +22,7 @@ PART_OF = "app.kubernetes.io/part-of=proxyless-grpc-lb"
 
 
 def run(*command: str, env: dict[str, str] | None = None, cwd: Path = ROOT, text: str | None = None) -> str:
-    """Runs a command and returns what it printed; if it fails, all that it said is in the error."""
+    """Runs a command and returns its stdout; if it fails, the error contains its output."""
     done = subprocess.run(command, capture_output=True, check=False, cwd=cwd, env=env, input=text, text=True)
     if done.returncode:
         raise AssertionError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
@@ -30,7 +30,7 @@ def run(*command: str, env: dict[str, str] | None = None, cwd: Path = ROOT, text
 
 
 def program(name: str) -> str:
-    """Returns the path of a program: that on PATH, else the one beside this Python."""
+    """Returns the path of a program: on PATH, else in the folder of this Python."""
     return shutil.which(name) or str(Path(sys.executable).with_name(name))
 
 
@@ -40,11 +40,11 @@ class Cluster:
 
     context: str
     environment: dict[str, str] = field(repr=False)
-    """The environment of every command, KUBECONFIG above all."""
+    """The environment of every command, with KUBECONFIG."""
 
     @property
     def is_kind(self) -> bool:
-        """Whether the cluster is one of kind's."""
+        """Whether this is a kind cluster."""
         return self.context.startswith("kind-")
 
     @property
@@ -82,7 +82,7 @@ class Cluster:
         return [node["metadata"]["name"] for node in nodes]
 
     def pods(self, service: str, namespace: str = "default") -> list[Object]:
-        """Returns the pods of a service, those on their way out as well."""
+        """Returns the pods of a service, including terminating ones."""
         return self.get("pods", "--selector", f"{NAME}={service}", namespace=namespace)
 
     def pod_names(self, service: str) -> set[str]:
@@ -96,26 +96,26 @@ class Cluster:
         return found
 
     def set_environment(self, service: str, *variables: str) -> None:
-        """Changes the environment of a Deployment (`NAME=value`; `NAME-` takes it away) and waits for the rollout."""
+        """Changes the environment of a Deployment (`NAME=value`; `NAME-` removes it) and waits for the rollout."""
         self.kubectl("set", "env", f"deployment/{service}", *variables)
         self.rolled_out(service)
 
     def scale(self, service: str, replicas: int) -> None:
-        """Scales a Deployment and waits until it has so many pods, all ready."""
+        """Scales a Deployment and waits until it has this number of pods, all ready."""
         self.kubectl("scale", f"--replicas={replicas}", f"deployments.apps/{service}")
         self.rolled_out(service)
 
     def restart(self, service: str) -> None:
-        """Replaces all pods of a Deployment and waits until that is done."""
+        """Restarts a Deployment and waits for the rollout."""
         self.kubectl("rollout", "restart", f"deployment/{service}")
         self.rolled_out(service)
 
     def rolled_out(self, service: str, namespace: str = "default") -> None:
-        """Waits until a Deployment has the pods that it should have, all of them ready, and no other is left."""
+        """Waits until a rollout is complete and no old pod is left."""
         self.kubectl("rollout", "status", f"deployment/{service}", "--timeout=180s", namespace=namespace)
         wanted = self.deployment(service, namespace)["spec"]["replicas"]
         waiting.until(
-            f"{service} to have {wanted} pods and none that ends",
+            f"{service} to have {wanted} pods, none of them terminating",
             lambda: [pod["metadata"]["name"] for pod in self.pods(service, namespace)],
             lambda names: len(names) == wanted,
             seconds=90,

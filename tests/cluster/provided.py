@@ -1,4 +1,4 @@
-"""The cluster that a run is given: one made for it, or the one that CONTEXT names."""
+"""The cluster of a test run: one that it creates, or the one that CONTEXT names."""
 
 import os
 import uuid
@@ -19,7 +19,7 @@ QUESTIONS = (
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """Gives a name for a cluster: of one that is there, or of one that the demo's deployment will make."""
+    """Yields a cluster: an existing one, or one that the demo's deployment will create; deletes that at the end."""
     context = os.environ.get("CONTEXT")
     if not context:
         made = Cluster(
@@ -34,14 +34,14 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         yield Cluster(context, dict(os.environ))
     else:
         pytest.exit(
-            f"CONTEXT={context} is not a cluster of kind's: these tests restart and remove what runs in its "
-            "namespace default. If that is what you want, say FOREIGN_CONTEXT=yes as well.",
+            f"CONTEXT={context} is not a kind cluster: these tests restart and remove the demo in its namespace "
+            "default. To run them anyway, set FOREIGN_CONTEXT=yes as well.",
             returncode=2,
         )
 
 
 def explain(report: pytest.TestReport, item: pytest.Item) -> None:
-    """Adds what the cluster says to the report of a failure."""
+    """Adds the state of the cluster to the report of a failure."""
     cluster = getattr(item, "funcargs", {}).get("cluster")
     if report.failed and isinstance(cluster, Cluster):
         for question in QUESTIONS:

@@ -1,4 +1,4 @@
-"""When pods become ready, as seen by somebody who watches them."""
+"""The times at which pods become ready, from a watch."""
 
 import subprocess
 import threading
@@ -14,13 +14,13 @@ READY = '{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\\n"}
 
 
 def monotonic(moment: datetime) -> float:
-    """Returns what the monotonic clock showed at a moment not long ago."""
+    """Converts a recent time to the monotonic clock."""
     return moment.timestamp() - time.time() + time.monotonic()
 
 
 @contextmanager
 def watched(cluster: Cluster, service: str) -> Iterator[dict[str, datetime]]:
-    """Watches the pods of a service; the dictionary says when each of them was first seen ready."""
+    """Watches the pods of a service, and yields a dictionary of the times at which each was first seen ready."""
     ready: dict[str, datetime] = {}
     command = [kube.program("kubectl"), "--context", cluster.context, "--namespace", "default", "get", "pods"]
     command += ["--selector", f"{NAME}={service}", "--watch", "--output", f"jsonpath={READY}"]

@@ -1,7 +1,7 @@
-"""The demo on a real Kubernetes, played through from `task deploy` to `task undeploy`.
+"""The demo on a real Kubernetes, from `task deploy` to `task undeploy`.
 
-The tests build on each other, in this order. Where a client must not notice something, it calls 20 times a
-second and not one call may fail. How long things take is printed at the end and not asserted.
+The tests depend on each other, in this order. Clients call 20 times a second, and no call may fail unless a test expects
+it. Durations are printed at the end and not asserted.
 """
 
 import json
@@ -26,7 +26,7 @@ def server_of(client: str) -> str:
 
 
 def restarts(cluster: Cluster, services: tuple[str, ...] = SERVICES) -> dict[str, list[Object]]:
-    """Returns the pods of services, and of the containers that were restarted, why."""
+    """Returns the pods of services whose containers have restarted, with the reasons."""
     return {
         pod["metadata"]["name"]: [status["lastState"] for status in pod["status"]["containerStatuses"]]
         for service in services
@@ -34,7 +34,7 @@ def restarts(cluster: Cluster, services: tuple[str, ...] = SERVICES) -> dict[str
     }
 
 
-# ---- what the article shows ----
+# ---- the steps of the article ----
 
 
 def test_everything_is_deployed(demo: Cluster) -> None:
@@ -69,7 +69,7 @@ def test_deploying_again_restarts_nothing(kind: Cluster) -> None:
     assert restarts(kind) == before
 
 
-def test_what_changed_is_rolled_out_and_nothing_else(kind: Cluster, tmp_path: Path) -> None:
+def test_only_changed_programs_are_rolled_out(kind: Cluster, tmp_path: Path) -> None:
     others = tuple(service for service in SERVICES if service != "hello-server")
     before, pods = restarts(kind, others), kind.pod_names("hello-server")
     changed = tmp_path / "changed"
@@ -94,7 +94,7 @@ def test_what_changed_is_rolled_out_and_nothing_else(kind: Cluster, tmp_path: Pa
             kube.run("docker", "image", "rm", image)
 
 
-def test_everything_starts_where_pods_are_restricted(kind: Cluster) -> None:
+def test_everything_starts_in_a_namespace_with_restricted_pod_security(kind: Cluster) -> None:
     kind.kubectl(
         "label", "--overwrite", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted"
     )
@@ -141,24 +141,24 @@ def test_new_pods_answer_when_they_are_ready(demo: Cluster, watch: Watch, figure
     )
 
 
-def test_without_pods_errors_are_clear_and_pods_heal_them(demo: Cluster, watch: Watch) -> None:
+def test_without_pods_calls_fail_with_a_hint_until_pods_are_ready(demo: Cluster, watch: Watch) -> None:
     demo.scale("hello-server", 0)
     failures = waiting.until(
         "calls to fail", lambda: watch.log("hello-client").failures, lambda failures: len(failures) > 2
     )
-    assert "the Service has no ready pod" in str(failures[-1]["mend"])
+    assert "the Service has no ready pod" in str(failures[-1]["hint"])
 
     demo.scale("hello-server", 2)
     healed = Watch(demo)
     healed.until_hosts("hello-client", demo.pod_names("hello-server"))
-    assert not watch.log("howdy-client").failures, "the other service's client has no part in this"
+    assert not watch.log("howdy-client").failures, "clients of the other service are not affected"
 
 
-# ---- what must not be noticed ----
+# ---- events without a failed call ----
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_rolling_restart_of_servers_fails_no_call(demo: Cluster, watch: Watch, server: str) -> None:
+def test_no_call_fails_during_a_rolling_restart_of_servers(demo: Cluster, watch: Watch, server: str) -> None:
     before = demo.pod_names(server)
     demo.restart(server)
     after = demo.pod_names(server)
@@ -168,41 +168,41 @@ def test_a_rolling_restart_of_servers_fails_no_call(demo: Cluster, watch: Watch,
 
 
 def assert_still_updated(demo: Cluster, watch: Watch) -> None:
-    """Asserts that clients hear of new pods."""
+    """Asserts that clients receive updates."""
     demo.scale("hello-server", 3)
     watch.until_hosts("hello-client", demo.pod_names("hello-server"))
 
 
-def test_a_restart_of_xds_server_is_not_noticed(demo: Cluster, watch: Watch) -> None:
+def test_no_call_fails_during_a_restart_of_xds_server(demo: Cluster, watch: Watch) -> None:
     demo.restart("xds-server")
     assert_still_updated(demo, watch)
     watch.assert_no_call_failed()
 
 
-def test_traffic_goes_on_when_the_xds_server_pod_is_deleted(demo: Cluster, watch: Watch) -> None:
+def test_no_call_fails_when_the_xds_server_pod_is_deleted(demo: Cluster, watch: Watch) -> None:
     demo.kubectl("delete", "pod", "--selector", f"{NAME}=xds-server")
     demo.rolled_out("xds-server")
     assert_still_updated(demo, watch)
     watch.assert_no_call_failed()
 
 
-def test_traffic_goes_on_without_any_xds_server(demo: Cluster, watch: Watch) -> None:
+def test_no_call_fails_without_xds_server(demo: Cluster, watch: Watch) -> None:
     known = demo.pod_names("hello-server")
     demo.scale("xds-server", 0)
     away = Watch(demo)
     demo.scale("hello-server", 3)
     waiting.until("100 replies", lambda: away.log("hello-client"), lambda log: len(log.replies) >= 100)
-    assert away.log("hello-client").hosts == known, "nobody could tell of the new pod"
+    assert away.log("hello-client").hosts == known, "without xds-server, clients do not learn of the new pod"
 
     demo.scale("xds-server", 1)
     watch.until_hosts("hello-client", demo.pod_names("hello-server"))
     watch.assert_no_call_failed()
 
 
-def test_an_api_server_that_hangs_is_not_noticed(kind: Cluster, watch: Watch) -> None:
+def test_no_call_fails_while_the_api_server_hangs(kind: Cluster, watch: Watch) -> None:
     before = restarts(kind)
     with faults.api_server_frozen(kind):
-        # longer, and Kubernetes itself would declare the nodes lost and their pods not ready
+        # any longer, and Kubernetes would declare the nodes lost and their pods not ready
         waiting.hold(30)
     assert restarts(kind) == before
     watch.assert_no_call_failed()
@@ -210,7 +210,7 @@ def test_an_api_server_that_hangs_is_not_noticed(kind: Cluster, watch: Watch) ->
     watch.assert_no_call_failed()
 
 
-def test_an_api_server_that_refuses_is_not_noticed(kind: Cluster, watch: Watch) -> None:
+def test_no_call_fails_while_the_api_server_refuses_connections(kind: Cluster, watch: Watch) -> None:
     before = restarts(kind)
     connect = "import os, socket; socket.create_connection((os.environ['KUBERNETES_SERVICE_HOST'], 443), 5)"
     ask = ("exec", "deployment/xds-server", "--", "python", "-c", connect)
@@ -225,7 +225,7 @@ def test_an_api_server_that_refuses_is_not_noticed(kind: Cluster, watch: Watch) 
     watch.assert_no_call_failed()
 
 
-def test_polling_alone_brings_the_news_as_well(demo: Cluster, watch: Watch) -> None:
+def test_updates_arrive_by_polls_alone(demo: Cluster, watch: Watch) -> None:
     demo.set_environment("xds-server", "WATCH=false", "POLL_INTERVAL=1")
     try:
         assert_still_updated(demo, watch)
@@ -234,7 +234,7 @@ def test_polling_alone_brings_the_news_as_well(demo: Cluster, watch: Watch) -> N
         demo.set_environment("xds-server", "WATCH-", "POLL_INTERVAL-")
 
 
-def test_nothing_was_restarted_by_its_probes(demo: Cluster, watch: Watch) -> None:
+def test_no_container_was_restarted_by_its_probes(demo: Cluster, watch: Watch) -> None:
     assert {pod: reasons for pod, reasons in restarts(demo).items() if any(reasons)} == {}
 
 
@@ -244,7 +244,7 @@ def test_figures(kind: Cluster, figures: list[str]) -> None:
         size = int(kube.run("docker", "image", "inspect", "--format", "{{.Size}}", image))
         figures.append(f"image of {service}: {size / 1e6:.0f} MB")
     measured = waiting.until(
-        "the kubelets to have measured every pod",
+        "measurements of every pod by the kubelets",
         lambda: memory(kind),
         lambda found: len(found) == 7 and all(found.values()),
         seconds=120,
@@ -253,7 +253,7 @@ def test_figures(kind: Cluster, figures: list[str]) -> None:
 
 
 def memory(cluster: Cluster) -> dict[str, float]:
-    """Returns the memory of each pod in the namespace default, as the kubelets measured it: 0 at first."""
+    """Returns the memory in bytes of each pod in the namespace default, as measured by the kubelets; 0 at first."""
     mark = 'pod_memory_working_set_bytes{namespace="default",pod="'
     texts = [
         cluster.kubectl("get", "--raw", f"/api/v1/nodes/{node['metadata']['name']}/proxy/metrics/resource")
@@ -272,11 +272,11 @@ def test_undeploy_leaves_nothing(kind: Cluster) -> None:
     listable = ",".join(name for name in kinds if not name.startswith("events"))
     left = kind.kubectl("get", listable, "--all-namespaces", "--selector", PART_OF, "--output=name")
     assert left.split() == []
-    kind.task("undeploy")  # again: nothing to do is no error
+    kind.task("undeploy")  # a second time: not an error
 
 
 def test_xds_server_alone_serves_other_namespaces(kind: Cluster, tmp_path: Path) -> None:
-    """The control plane in a namespace of its own; a service and its client, who uses a short name, in another."""
+    """The control plane is in one namespace; a service and its client, with a short target, are in another."""
     images = {service: (ROOT / ".build" / "images" / service).read_text().strip() for service in SERVICES}
     mesh: Object = {
         "namespace": "mesh",
@@ -310,7 +310,7 @@ def test_xds_server_alone_serves_other_namespaces(kind: Cluster, tmp_path: Path)
 
 
 def rendered(cluster: Cluster, kustomization: Object, images: dict[str, str], folder: Path) -> str:
-    """Renders a kustomization that stands in a folder outside of the repository, with the images that were built."""
+    """Renders a kustomization outside the repository, with the built images."""
     paths = {key: kustomization.get(key, []) for key in ("resources", "components")}
     content = {
         **kustomization,

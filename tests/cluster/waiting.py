@@ -1,4 +1,4 @@
-"""Waiting for something to become true, with a deadline that says what it waited for and what it saw last."""
+"""Waiting for a condition, with a deadline whose error says what was awaited and the last observed value."""
 
 import time
 from collections.abc import Callable
@@ -7,23 +7,23 @@ from typing import TypeVar
 Seen = TypeVar("Seen")
 
 EVERY = 0.2
-"""Seconds between two looks."""
+"""Seconds between two observations."""
 
 
 def until(
     what: str, look: Callable[[], Seen], holds: Callable[[Seen], object], *, seconds: float = 60
 ) -> Seen:
-    """Looks until what is seen holds, and returns it."""
+    """Observes a value until it satisfies the condition, and returns it."""
     deadline = time.monotonic() + seconds
     while True:
         seen = look()
         if holds(seen):
             return seen
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds:.0f} s for {what}; seen at last: {seen!r}")
+            raise AssertionError(f"waited {seconds:.0f} s for {what}; last seen: {seen!r}")
         time.sleep(EVERY)
 
 
 def hold(seconds: float) -> None:
-    """Lets a fault last: there is nothing to wait for but time itself."""
+    """Sleeps while a fault lasts."""
     time.sleep(seconds)

@@ -1,7 +1,4 @@
-"""What Kustomize makes of k8s/, as plain objects, and the names that every test here needs.
-
-It knows how to render, not what is right.
-"""
+"""The rendered objects of k8s/, and names that all tests here use. Contains no assertions about the objects."""
 
 import functools
 import os
@@ -21,7 +18,7 @@ SERVERS = ("hello-server", "howdy-server")
 CLIENTS = ("hello-client", "howdy-client")
 SERVICES = ("xds-server", *SERVERS, *CLIENTS)
 
-# What users do with k8s/: each is a kustomization, written as they would write it in a folder of their own.
+# Uses of k8s/: each is a kustomization as a user would write it in another folder.
 USES: dict[str, Object] = {
     **{f"base/{service}": {"resources": [f"k8s/base/{service}"]} for service in SERVICES},
     "overlays/kind": {"resources": ["k8s/overlays/kind"]},
@@ -60,7 +57,7 @@ def of_kind(kind: str, use: str = "overlays/kind") -> dict[str, Object]:
 
 
 def workloads() -> Iterator[tuple[str, Object]]:
-    """Yields every Deployment of every use, with a name for it."""
+    """Yields every Deployment of every use, with a test id."""
     for use in USES:
         for name, deployment in of_kind("Deployment", use).items():
             yield f"{name} of {use}", deployment
@@ -74,7 +71,7 @@ def container(deployment: Object) -> Object:
 
 
 def environment(deployment: Object) -> dict[str, str]:
-    """Returns the environment that is written out in a Deployment, leaving out what the downward API fills in."""
+    """Returns the environment variables of a Deployment that have a literal value."""
     return {
         entry["name"]: entry["value"] for entry in container(deployment).get("env", ()) if "value" in entry
     }

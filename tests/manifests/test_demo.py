@@ -1,4 +1,4 @@
-"""The demo is wired as its documentation says: one name for a service everywhere, and the ports that belong to it."""
+"""The demo's objects are as documented: one name for a service everywhere, its ports, probes and replicas."""
 
 import json
 
@@ -54,12 +54,12 @@ def test_one_name_everywhere(service: str) -> None:
     assert deployment["spec"]["selector"] == {"matchLabels": name}
     assert deployment["spec"]["template"]["metadata"]["labels"].items() >= name.items()
     assert rendering.container(deployment)["image"].partition(":")[0] == service
-    assert rendering.container(deployment)["imagePullPolicy"] == "IfNotPresent", "kind has it loaded"
+    assert rendering.container(deployment)["imagePullPolicy"] == "IfNotPresent", "images are loaded into kind"
     assert (rendering.ROOT / service / "Dockerfile").is_file()
 
 
 @pytest.mark.parametrize("service", PORTS)
-def test_a_service_selects_its_pods_and_finds_their_ports_by_name(service: str) -> None:
+def test_a_service_selects_its_pods_and_refers_to_ports_by_name(service: str) -> None:
     found = rendering.of_kind("Service")[service]
     assert found["spec"]["selector"] == {"app.kubernetes.io/name": service}
     ports = {
@@ -77,7 +77,7 @@ def test_a_rollout_never_has_fewer_pods_than_before(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", PORTS)
-def test_a_node_drain_takes_one_pod_at_a_time(service: str) -> None:
+def test_a_node_drain_evicts_one_pod_at_a_time(service: str) -> None:
     budget = rendering.of_kind("PodDisruptionBudget")[service]["spec"]
     assert budget == {
         "maxUnavailable": 1,
@@ -93,7 +93,7 @@ def test_a_greeter_is_probed_by_grpc(service: str) -> None:
         assert container[probe]["grpc"] == {"port": PORTS[service]["grpc"][0]}
 
 
-def test_xds_server_is_ready_after_its_first_sync_and_alive_before() -> None:
+def test_xds_server_has_probes_for_start_readiness_and_liveness() -> None:
     container = rendering.container(rendering.of_kind("Deployment")["xds-server"])
     paths = {
         probe: container[probe]["httpGet"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")
@@ -192,7 +192,7 @@ def test_a_client_has_the_bootstrap(use: str, client: str, servers: list[str]) -
     }
 
 
-def test_the_overlay_ha_is_the_demo_with_two_xds_servers_and_a_name_for_each_of_their_addresses() -> None:
+def test_the_overlay_ha_is_the_demo_with_two_xds_servers_and_a_headless_service() -> None:
     deployments = rendering.of_kind("Deployment", "overlays/ha")
     assert {name: found["spec"]["replicas"] for name, found in deployments.items()} == {
         **REPLICAS,
@@ -207,7 +207,7 @@ def test_the_overlay_ha_is_the_demo_with_two_xds_servers_and_a_name_for_each_of_
     assert port in services["xds-server"]["spec"]["ports"]
 
 
-def test_the_bootstrap_is_for_clients_alone() -> None:
+def test_only_clients_have_the_bootstrap() -> None:
     holders = {
         name
         for name, deployment in rendering.of_kind("Deployment").items()
@@ -217,15 +217,15 @@ def test_the_bootstrap_is_for_clients_alone() -> None:
 
 
 @pytest.mark.parametrize("folder", ["base/{}-server", "base/{}-client"])
-def test_hello_and_howdy_differ_in_names_and_ports_alone(folder: str) -> None:
-    def said(name: str) -> dict[str, str]:
+def test_hello_and_howdy_only_differ_in_names_and_ports(folder: str) -> None:
+    def content(name: str) -> dict[str, str]:
         texts = (rendering.ROOT / "k8s" / folder.format(name)).iterdir()
         return {
             path.name: path.read_text().replace(name, "NAME").replace(port[name], "PORT") for path in texts
         }
 
     port = {"hello": "50051", "howdy": "50052"}
-    assert said("hello") == said("howdy")
+    assert content("hello") == content("howdy")
 
 
 def test_the_cluster_has_workers_in_two_zones() -> None:

@@ -1,4 +1,4 @@
-"""The Dockerfiles: five times the same recipe, nothing but the base image and packages, nobody is root."""
+"""The Dockerfiles: all alike, with pinned packages on a configurable base image, not running as root."""
 
 import json
 import re
@@ -16,13 +16,13 @@ def dockerfile(service: str) -> str:
 
 
 def instructions(service: str) -> list[str]:
-    """Returns the instructions of a Dockerfile, each in one line."""
+    """Returns the instructions of a Dockerfile, each on one line."""
     text = re.sub(r"^#.*\n", "", dockerfile(service), flags=re.MULTILINE).replace("\\\n", "")
     return [re.sub(r"\s+", " ", line.strip()) for line in text.splitlines() if line.strip()]
 
 
 def anonymous(service: str) -> list[str]:
-    """Returns the instructions with the name of the service taken out, and that of its requirements."""
+    """Returns the instructions, with placeholders for the service's name and requirements."""
     requirements = "xds-server" if service == "xds-server" else f"greeter-{service.partition('-')[2]}"
     renamed = [
         line.replace(f"requirements/{requirements}.txt", "REQUIREMENTS") for line in instructions(service)
@@ -30,12 +30,12 @@ def anonymous(service: str) -> list[str]:
     return [line.replace(service, "SERVICE") for line in renamed]
 
 
-def test_the_greeters_differ_in_their_names_alone() -> None:
+def test_the_greeters_only_differ_in_their_names() -> None:
     first, *others = (anonymous(service) for service in (*rendering.SERVERS, *rendering.CLIENTS))
     assert all(other == first for other in others)
 
 
-def test_xds_server_differs_in_its_sources_and_what_it_leaves_out() -> None:
+def test_xds_server_differs_in_its_sources_and_removed_packages() -> None:
     greeter, xds_server = anonymous("hello-server"), anonymous("xds-server")
     only = [line for line in xds_server if line not in greeter]
     assert [line.split()[0] for line in only] == ["RUN", "COPY", "RUN", "CMD"]
@@ -47,16 +47,16 @@ def test_xds_server_differs_in_its_sources_and_what_it_leaves_out() -> None:
 def test_the_entry_point_is_the_program_itself(service: str) -> None:
     [entry_point] = [line for line in instructions(service) if line.startswith("ENTRYPOINT")]
     assert json.loads(entry_point.removeprefix("ENTRYPOINT")) == [service], (
-        "no shell between it and its signals"
+        "signals reach the program without a shell in between"
     )
     project = tomllib.loads((rendering.ROOT / service / "pyproject.toml").read_text())
     assert service in project["project"]["scripts"]
 
 
 @every_service
-def test_nobody_is_root(service: str) -> None:
+def test_the_user_is_not_root(service: str) -> None:
     users = [line for line in instructions(service) if line.startswith("USER")]
-    assert users == ["USER 65532:65532"], "a number: the kubelet can not tell from a name that it is not root"
+    assert users == ["USER 65532:65532"], "numeric, so that the kubelet can verify that it is not root"
 
 
 @every_service
@@ -67,7 +67,7 @@ def test_the_base_image_is_an_argument(service: str) -> None:
 
 
 @every_service
-def test_packages_are_checked_against_their_hashes(service: str) -> None:
+def test_packages_are_verified_by_hash(service: str) -> None:
     for line in instructions(service):
         if "pip" in line and "install" in line and line.startswith("RUN"):
             ours = "--no-deps --no-build-isolation" in line
@@ -85,7 +85,7 @@ def test_the_final_stage_only_copies(service: str) -> None:
 
 
 @every_service
-def test_nothing_asks_for_a_newer_builder_than_plain_docker(service: str) -> None:
+def test_dockerfiles_need_no_newer_builder_than_the_default(service: str) -> None:
     text = dockerfile(service)
     assert "# syntax=" not in text
     assert "<<" not in text

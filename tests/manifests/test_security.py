@@ -1,6 +1,6 @@
-"""Every pod passes the Pod Security Standard `restricted`, and may do no more than it has to.
+"""Every pod passes the Pod Security Standard `restricted` and has minimal permissions.
 
-The rules are those of https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted.
+See https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted.
 """
 
 import pytest
@@ -36,12 +36,12 @@ def test_the_pod_shares_nothing_with_its_node(deployment: Object) -> None:
 def test_nothing_runs_as_root(deployment: Object) -> None:
     context = deployment["spec"]["template"]["spec"]["securityContext"]
     assert context["runAsNonRoot"] is True
-    assert context["runAsUser"] == context["runAsGroup"] == 65532, "the number that the images have as well"
+    assert context["runAsUser"] == context["runAsGroup"] == 65532, "the same number as in the images"
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
 @every_workload
-def test_a_container_can_neither_gain_rights_nor_write(deployment: Object) -> None:
+def test_a_container_has_no_capabilities_and_a_read_only_file_system(deployment: Object) -> None:
     assert rendering.container(deployment)["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -50,7 +50,7 @@ def test_a_container_can_neither_gain_rights_nor_write(deployment: Object) -> No
 
 
 @every_workload
-def test_only_xds_server_gets_a_token(deployment: Object) -> None:
+def test_only_xds_server_mounts_a_token(deployment: Object) -> None:
     pod = deployment["spec"]["template"]["spec"]
     is_xds_server = deployment["metadata"]["name"] == "xds-server"
     assert pod["automountServiceAccountToken"] is is_xds_server
@@ -58,18 +58,18 @@ def test_only_xds_server_gets_a_token(deployment: Object) -> None:
 
 
 @every_workload
-def test_no_service_of_the_namespace_reaches_the_environment(deployment: Object) -> None:
+def test_service_links_are_disabled(deployment: Object) -> None:
     assert deployment["spec"]["template"]["spec"]["enableServiceLinks"] is False
 
 
 @every_workload
-def test_resources_are_bounded_and_the_processor_is_not_throttled(deployment: Object) -> None:
+def test_memory_is_limited_and_cpu_is_not(deployment: Object) -> None:
     resources = rendering.container(deployment)["resources"]
     assert resources["requests"].keys() == {"cpu", "memory"}
     assert resources["limits"].keys() == {"memory"}
 
 
-def test_xds_server_may_read_services_and_endpointslices_and_nothing_else() -> None:
+def test_xds_server_may_only_read_services_and_endpointslices() -> None:
     [role] = rendering.of_kind("ClusterRole").values()
     read = ["get", "list", "watch"]
     assert role["rules"] == [
@@ -83,7 +83,7 @@ def test_xds_server_may_read_services_and_endpointslices_and_nothing_else() -> N
     ("use", "namespace"),
     [("overlays/kind", "default"), ("xds-server alone in the namespace mesh", "mesh")],
 )
-def test_the_role_is_given_to_the_account_of_the_namespace_it_is_applied_to(use: str, namespace: str) -> None:
+def test_the_role_is_bound_to_the_account_in_the_kustomizations_namespace(use: str, namespace: str) -> None:
     [binding] = rendering.of_kind("ClusterRoleBinding", use).values()
     [account] = rendering.of_kind("ServiceAccount", use).values()
     [role] = rendering.of_kind("ClusterRole", use).values()

@@ -1,4 +1,4 @@
-"""The Taskfile: every task that people are promised is there and says what it is for, and `undeploy` forgets nothing."""
+"""The Taskfile: every documented task exists and has a description, and `undeploy` deletes everything."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import yaml
 
 from tests.manifests import rendering
 
-PROMISED = {
+DOCUMENTED = {
     *("default", "setup", "local", "local:scale", "local:stop"),
     *("cluster:create", "cluster:delete", "build", "load", "deploy", "undeploy", "status", "logs", "scale"),
     *("proto", "proto:check", "lock", "lint", "test", "test:cluster"),
@@ -19,24 +19,24 @@ def tasks() -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_every_promised_task_exists() -> None:
+def test_every_documented_task_exists() -> None:
     public = {name for name, task in tasks().items() if not task.get("internal")}
-    assert public >= PROMISED
+    assert public >= DOCUMENTED
 
 
-def test_every_task_says_what_it_is_for() -> None:
+def test_every_task_has_a_description() -> None:
     assert [name for name, task in tasks().items() if not task.get("internal") and not task.get("desc")] == []
 
 
-def test_undeploy_deletes_every_kind_that_deploy_makes() -> None:
+def test_undeploy_deletes_every_kind_that_deploy_creates() -> None:
     [command] = tasks()["undeploy"]["cmds"]
     kinds = command.partition(" delete ")[2].split()[0].split(",")
-    made = {f"{found['kind'].lower()}s" for found in rendering.rendered("overlays/ha")}
-    assert set(kinds) == made
+    created = {f"{found['kind'].lower()}s" for found in rendering.rendered("overlays/ha")}
+    assert set(kinds) == created
     assert "--selector {{.PART_OF}}" in command
 
 
-def test_no_command_goes_to_the_context_that_happens_to_be_current() -> None:
+def test_every_command_names_the_context_or_cluster() -> None:
     text = (rendering.ROOT / "Taskfile.yml").read_text()
     assert "--context kind-{{.CLUSTER}}" in text
     assert all(

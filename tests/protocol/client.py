@@ -1,4 +1,4 @@
-"""A model of an xDS client, for tests: it keeps what a client keeps, and checks what a client would refuse."""
+"""A model of an xDS client: it keeps the state that a client keeps, and checks what a client would reject."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +29,7 @@ MESSAGES = {
 
 
 def service(name="web", *ips, namespace="shop", ports=(80,)):
-    """A service whose pods have these addresses, on every port: its table entries."""
+    """Returns the table entries of a service whose pods have these addresses, on every port."""
     endpoints = tuple(Endpoint("", (SocketAddress(ip, 8080),)) for ip in sorted(ips))
     found = Service(ServiceName(namespace, name), tuple(Port("", number, True) for number in ports))
     return {
@@ -39,12 +39,12 @@ def service(name="web", *ips, namespace="shop", ports=(80,)):
 
 
 def make_cache():
-    """A cache without anything in it."""
+    """Returns an empty cache."""
     return Cache(partial(builder, cluster_domain="cluster.local"))
 
 
 def publish(cache, *services, gone=()):
-    """Publishes services as the store does: a port that goes takes its endpoints with it."""
+    """Publishes services as the store does: a removed port also removes its endpoints."""
     changes = dict.fromkeys(Entry(SERVICES, ServiceName("shop", name)) for name in gone)
     for entries in services:
         changes.update(entries)
@@ -57,13 +57,13 @@ def publish(cache, *services, gone=()):
 
 
 def find(cache, kind, name, namespace="shop"):
-    """A resource as a client in a namespace gets it."""
+    """Returns a resource as built for a client in a namespace."""
     return cache.get(Key(kind, name), Identity(namespace))
 
 
 @dataclass
 class Held:
-    """What the client knows of one type."""
+    """The client's state of one type."""
 
     names: list[str] = field(default_factory=list)
     wildcard: bool = False
@@ -91,7 +91,7 @@ class Client:
         self.woken += 1
 
     def ask(self, kind, names, *, nonce=None, version=None, error=None):
-        """Makes a request, and forgets what it does without; the fields default to what a correct client sends."""
+        """Returns a request, and drops the resources it unsubscribes from; fields default to those of a correct client."""
         held = self.held[kind]
         held.names = list(names)
         held.was_named |= bool(names)
@@ -113,7 +113,7 @@ class Client:
         return request
 
     def take(self, response, *, refuse=False):
-        """Takes one response; returns what it says, and the request that answers it."""
+        """Processes one response; returns its type, its names, and the request that answers it."""
         message = discovery_pb2.DiscoveryResponse.FromString(response.body)
         kind = ResourceType(message.type_url)
         assert kind is response.type
@@ -122,12 +122,12 @@ class Client:
         assert message.nonce not in self.nonces, "a nonce must be unique on its stream"
         self.nonces.add(message.nonce)
         names = [_name(kind, item) for item in message.resources]
-        assert len(names) == len(set(names)), "a resource must not stand twice in a response"
+        assert len(names) == len(set(names)), "a response must not contain a resource twice"
         held = self.held[kind]
         held.nonce, held.offered = message.nonce, message.version_info
         found = {n: i.value for n, i in zip(names, message.resources, strict=True) if held.wants(n)}
         if refuse:
-            # Of what it refuses the client keeps what it had; what is gone is gone all the same (gRFC A46).
+            # A client keeps its resources after a NACK, but still drops those that were deleted (gRFC A46).
             found = {n: held.resources[n] for n in found if n in held.resources}
         held.resources = found if kind.is_full_state else {**held.resources, **found}
         if refuse:
@@ -136,11 +136,11 @@ class Client:
         return kind, sorted(names), self.ask(kind, held.names)
 
     def send(self, kind, names, **fields):
-        """Has a request read."""
+        """Makes the session process a request."""
         return self.session.request(self.ask(kind, names, **fields))
 
     def receive(self, *, ack=True, refuse=()):
-        """Takes every response there is; returns them as (type, names), in order."""
+        """Processes every pending response; returns them as (type, names), in order."""
         seen = []
         while (response := self.session.next()) is not None:
             kind, names, answer = self.take(response, refuse=response.type in refuse)

@@ -1,4 +1,4 @@
-"""ADS over real gRPC: how streams begin and end, and that they leave nothing behind."""
+"""ADS over real gRPC: the begin and end of streams, limits, logs, and the release of resources."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ def cache():
 
 @pytest.fixture(params=["events", "threads"])
 def transport(request):
-    """Both ways to serve calls have to behave alike."""
+    """Each transport: both have to behave alike."""
     return EventTransport() if request.param == "events" else ThreadTransport(2_100)
 
 
@@ -72,7 +72,7 @@ async def server(servicer, transport, limits):
 
 @pytest.fixture
 async def debug_channel(cache, servicer):
-    """A channel to the server for operators."""
+    """A channel to the debug server."""
     server = make_debug_server(StatusServicer(servicer, cache))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -108,7 +108,7 @@ async def until(condition, what):
         pytest.fail(f"after 30 s still not {what}")
 
 
-async def test_a_subscription_is_answered_and_followed(cache, channel):
+async def test_a_subscription_gets_a_response_and_updates(cache, channel):
     stream = open_stream(channel)
     await stream.write(request(EDS, WEB))
     first = await stream.read()
@@ -147,7 +147,7 @@ async def test_a_burst_of_changes_is_gathered_and_its_last_state_arrives(cache, 
     stream.cancel()
 
 
-async def test_a_stream_that_the_client_ends_ends_well(servicer, channel):
+async def test_a_stream_that_the_client_ends_has_status_ok(servicer, channel):
     stream = open_stream(channel)
     await stream.write(request(EDS, WEB))
     await stream.read()
@@ -157,7 +157,7 @@ async def test_a_stream_that_the_client_ends_ends_well(servicer, channel):
     await until(lambda: not servicer.streams, "forgotten")
 
 
-async def test_a_broken_request_ends_its_stream_with_the_reason_and_no_other(channel):
+async def test_an_invalid_request_ends_only_its_stream_with_the_reason(channel):
     good, bad = open_stream(channel), open_stream(channel)
     await good.write(request(EDS, WEB))
     await good.read()
@@ -171,7 +171,7 @@ async def test_a_broken_request_ends_its_stream_with_the_reason_and_no_other(cha
     good.cancel()
 
 
-async def test_rubbish_ends_its_stream_with_the_reason(channel):
+async def test_undecodable_bytes_end_their_stream_with_the_reason(channel):
     stream = channel.stream_stream(f"/{SERVICE}/StreamAggregatedResources")()
     await stream.write(b"\xff\xff")
     assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -187,7 +187,7 @@ async def test_rubbish_ends_its_stream_with_the_reason(channel):
     ],
     ids=["names", "length of a name", "bytes"],
 )
-async def test_a_request_over_a_limit_ends_its_stream_alone(cache, channel, broken, code):
+async def test_a_request_over_a_limit_ends_only_its_stream(cache, channel, broken, code):
     good, bad = open_stream(channel), open_stream(channel)
     await good.write(request(EDS, WEB))
     await good.read()
@@ -199,7 +199,7 @@ async def test_a_request_over_a_limit_ends_its_stream_alone(cache, channel, brok
     good.cancel()
 
 
-async def test_a_client_that_pings_as_often_as_grpc_allows_is_not_sent_away(cache, server):
+async def test_a_client_that_pings_as_often_as_grpc_allows_is_not_disconnected(cache, server):
     options = [
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -210,7 +210,7 @@ async def test_a_client_that_pings_as_often_as_grpc_allows_is_not_sent_away(cach
         stream = open_stream(channel)
         await stream.write(request(EDS, WEB))
         await stream.read()
-        # By default, C-core's servers take the fourth ping within five minutes ill.
+        # By default, C-core's servers close a connection at the fourth ping within five minutes.
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(45):
                 await stream.code()
@@ -227,7 +227,7 @@ async def test_delta_is_refused_with_a_line_in_the_log(channel):
     assert [e["log_level"] for e in logs if "delta" in e["event"]] == ["warning"]
 
 
-async def test_when_the_server_stops_every_stream_is_told_to_go(servicer, channel):
+async def test_when_the_server_stops_every_stream_ends_with_unavailable(servicer, channel):
     streams = [open_stream(channel) for _ in range(20)]
     for stream in streams:
         await stream.write(request(LDS, WEB))
@@ -238,7 +238,7 @@ async def test_when_the_server_stops_every_stream_is_told_to_go(servicer, channe
     await until(lambda: not servicer.streams, "forgotten")
 
 
-async def test_a_refusal_is_logged_once_with_node_type_and_the_clients_words(servicer, channel):
+async def test_a_rejection_is_logged_once_with_node_type_and_message(servicer, channel):
     stream = open_stream(channel)
     first = request(CDS, WEB)
     first.node.id = "pod-7.shop"
@@ -259,7 +259,7 @@ async def test_a_refusal_is_logged_once_with_node_type_and_the_clients_words(ser
     stream.cancel()
 
 
-async def test_the_status_of_every_client_is_shown_to_operators_alone(channel, debug_channel):
+async def test_the_status_of_every_client_is_only_served_to_operators(channel, debug_channel):
     stream = open_stream(channel)
     first = request(EDS, WEB, "nowhere.shop:80")
     first.node.id = "pod-7.shop"
@@ -297,7 +297,7 @@ async def test_the_stream_of_a_client_that_never_reads_is_closed(cache, servicer
 
     await until(closed, "closed")
     await until(lambda: not servicer.streams, "forgotten")
-    # It reads again: responses that were on their way, and then that it has to connect again.
+    # It reads again: first the responses in flight, then the status that asks it to reconnect.
     async with asyncio.timeout(10):
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
             while await stuck.read() is not grpc.aio.EOF:
@@ -305,7 +305,7 @@ async def test_the_stream_of_a_client_that_never_reads_is_closed(cache, servicer
     assert await stuck.code() is grpc.StatusCode.CANCELLED
 
 
-async def test_clients_that_come_all_at_once_are_all_answered(servicer, channel):
+async def test_clients_that_connect_at_once_all_get_responses(servicer, channel):
     streams = [open_stream(channel) for _ in range(2_000)]
 
     async def ask(stream):
@@ -332,7 +332,7 @@ async def test_no_more_streams_than_the_limit(channel):
 
 
 async def until_accepted(channel):
-    """A stream that is answered, however often one is refused before."""
+    """Opens streams until one is accepted."""
     async with asyncio.timeout(30):
         while True:
             stream = open_stream(channel)
@@ -343,7 +343,7 @@ async def until_accepted(channel):
 
 
 @pytest.mark.parametrize("limits", [Limits(names_of_peer=50)])
-async def test_who_subscribes_to_too_much_is_refused_and_others_are_served(channel):
+async def test_a_client_with_too_many_names_is_refused_and_others_are_served(channel):
     good, greedy = open_stream(channel), open_stream(channel)
     await good.write(request(EDS, WEB))
     await good.read()
@@ -367,7 +367,7 @@ async def test_lines_that_a_client_causes_are_limited(channel):
     assert 0 < len([e for e in logs if e["event"] == "request refused; the stream is closed"]) < 100
 
 
-async def test_idle_operators_do_not_make_others_wait(debug_channel):
+async def test_idle_operators_do_not_delay_others(debug_channel):
     def watch():
         return debug_channel.stream_stream(
             f"/{STATUS}/StreamClientStatus",
@@ -385,7 +385,7 @@ async def test_idle_operators_do_not_make_others_wait(debug_channel):
         stream.cancel()
 
 
-async def test_comings_and_goings_leave_nothing_behind(cache, servicer, channel):
+async def test_reconnects_leave_no_streams_or_subscriptions(cache, servicer, channel):
     for _ in range(20):
         streams = [open_stream(channel) for _ in range(20)]
         for stream in streams:
@@ -397,7 +397,7 @@ async def test_comings_and_goings_leave_nothing_behind(cache, servicer, channel)
     assert list(cache.resources()) == []
 
 
-async def test_a_client_that_never_reads_disturbs_nobody(cache, channel):
+async def test_a_client_that_never_reads_does_not_affect_others(cache, channel):
     stuck, other = open_stream(channel), open_stream(channel)
     await stuck.write(request(EDS, WEB))
     await other.write(request(EDS, WEB))
@@ -411,7 +411,7 @@ async def test_a_client_that_never_reads_disturbs_nobody(cache, channel):
     other.cancel()
 
 
-async def test_an_error_in_one_stream_ends_it_and_no_other(cache, servicer, channel, monkeypatch):
+async def test_an_error_in_a_stream_ends_only_that_stream(cache, servicer, channel, monkeypatch):
     bad, good = open_stream(channel), open_stream(channel)
     for stream in (bad, good):
         await stream.write(request(EDS, WEB))
@@ -436,7 +436,7 @@ async def test_an_error_in_one_stream_ends_it_and_no_other(cache, servicer, chan
     assert [e["log_level"] for e in logs if e["log_level"] != "debug"] == ["error"]
 
 
-async def test_what_has_ended_waits_for_no_garbage_collector(servicer, channel):
+async def test_ended_streams_are_freed_without_garbage_collection(servicer, channel):
     gc.collect()
     gc.disable()
     try:
@@ -457,25 +457,25 @@ class TestProbe:
         yield probe
         await probe.close()
 
-    async def test_it_is_answered_as_a_client_is(self, probe, servicer):
+    async def test_it_succeeds_while_ads_answers(self, probe, servicer):
         with capture_logs() as logs:
             assert await probe.answers()
         await until(lambda: not servicer.streams, "forgotten")
         assert [e for e in logs if e["log_level"] != "debug"] == []
 
-    async def test_it_is_answered_where_there_is_nothing_to_serve(self, probe, cache):
+    async def test_it_succeeds_without_any_service(self, probe, cache):
         publish(cache, gone=["web"])
         assert await probe.answers()
 
     @pytest.mark.parametrize("cache", [make_cache()], ids=["not synced"])
-    async def test_it_is_answered_before_clients_may_be(self, probe, cache):
+    async def test_it_succeeds_before_the_first_sync(self, probe, cache):
         assert not cache.synced
         assert await probe.answers()
 
     @pytest.mark.parametrize("transport", [EventTransport()], ids=["events"])
     @pytest.mark.parametrize("broken", ["__init__", "write", "serve"])
     async def test_it_fails_when_no_call_can_be_served(self, probe, cache, monkeypatch, broken):
-        """As if grpc had renamed one of its inner parts."""
+        """Simulates a grpc whose internals were renamed."""
 
         def fail(*_, **__):
             raise AttributeError("_rpc_event")

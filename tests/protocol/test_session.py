@@ -33,7 +33,7 @@ def client(cache):
     return Client(cache)
 
 
-def test_a_cold_start_takes_four_answers(client):
+def test_a_cold_start_takes_four_responses(client):
     transcript = []
     for kind in (LDS, RDS, CDS, EDS):
         client.send(kind, [WEB])
@@ -41,7 +41,7 @@ def test_a_cold_start_takes_four_answers(client):
     assert transcript == [(LDS, [WEB]), (RDS, [WEB]), (CDS, [WEB]), (EDS, [WEB])]
 
 
-def test_an_acknowledgement_is_not_answered(client):
+def test_an_ack_gets_no_response(client):
     client.send(EDS, [WEB])
     client.receive(ack=False)
     assert client.send(EDS, [WEB], version=client.held[EDS].offered).kind is RequestKind.ACK
@@ -84,14 +84,14 @@ def test_an_unknown_type_is_ignored(cache, client):
     assert client.receive() == []
 
 
-def test_a_new_name_is_answered(client):
+def test_a_new_name_gets_a_response(client):
     client.send(EDS, [WEB])
     client.receive()
     client.send(EDS, [WEB, API])
     assert client.receive() == [(EDS, [API])]
 
 
-def test_a_full_state_type_is_always_answered_in_full(client):
+def test_responses_of_a_full_state_type_have_every_subscribed_resource(client):
     client.send(CDS, [WEB])
     client.receive()
     client.send(CDS, [WEB, API])
@@ -99,7 +99,7 @@ def test_a_full_state_type_is_always_answered_in_full(client):
 
 
 @pytest.mark.parametrize("kind", ResourceType)
-def test_a_name_asked_for_again_is_answered_though_nothing_changed(client, kind):
+def test_a_name_subscribed_to_again_is_resent_without_a_change(client, kind):
     client.send(kind, [WEB])
     client.receive()
     client.send(kind, [])
@@ -109,7 +109,7 @@ def test_a_name_asked_for_again_is_answered_though_nothing_changed(client, kind)
 
 
 @pytest.mark.parametrize("kind", ResourceType)
-def test_what_nobody_asks_for_any_more_is_not_sent(cache, client, kind):
+def test_unsubscribed_names_are_not_sent(cache, client, kind):
     client.send(kind, [WEB, API])
     client.receive()
     client.send(kind, [API])
@@ -126,7 +126,7 @@ def test_an_empty_list_after_names_is_no_wildcard(cache, client):
 
 
 @pytest.mark.parametrize("kind", ResourceType)
-def test_a_name_that_does_not_exist_yet_is_answered_when_it_appears(cache, client, kind):
+def test_a_missing_resource_is_sent_when_it_appears(cache, client, kind):
     outcome = client.send(kind, ["new.shop:80"])
     assert outcome.missing == ("new.shop:80",)
     assert client.receive() == []
@@ -135,12 +135,12 @@ def test_a_name_that_does_not_exist_yet_is_answered_when_it_appears(cache, clien
 
 
 @pytest.mark.parametrize("kind", ResourceType)
-def test_what_exists_is_not_held_back_by_what_does_not(client, kind):
+def test_a_missing_resource_does_not_delay_the_others(client, kind):
     client.send(kind, [WEB, "nowhere.shop:80"])
     assert client.receive() == [(kind, [WEB])]
 
 
-def test_a_stale_nonce_is_not_answered(cache, client):
+def test_a_stale_nonce_gets_no_response(cache, client):
     client.send(EDS, [WEB])
     client.receive()
     old = client.held[EDS].nonce
@@ -154,7 +154,7 @@ def test_a_stale_nonce_is_not_answered(cache, client):
 
 
 @pytest.mark.parametrize("kind", [RDS, EDS])
-def test_a_name_given_up_and_asked_for_anew_while_another_is_on_its_way_is_sent(cache, client, kind):
+def test_a_name_dropped_and_subscribed_again_during_another_response_is_sent(cache, client, kind):
     client.send(kind, [WEB, API])
     client.receive()
     publish(cache, service("web", "10.0.0.1", ports=(81,)))
@@ -172,7 +172,7 @@ def test_a_name_given_up_and_asked_for_anew_while_another_is_on_its_way_is_sent(
 
 
 @pytest.mark.parametrize("kind", ResourceType)
-def test_a_name_that_a_client_did_not_want_when_it_read_it_is_sent_again(cache, client, kind):
+def test_a_name_that_was_not_subscribed_when_it_arrived_is_resent(cache, client, kind):
     client.send(kind, [WEB])
     client.receive()
     client.send(kind, [WEB, API])
@@ -188,7 +188,7 @@ def test_a_name_that_a_client_did_not_want_when_it_read_it_is_sent_again(cache, 
 
 
 @pytest.mark.parametrize("kind", [LDS, CDS])
-def test_what_went_while_the_client_asked_for_it_anew_is_told_gone(cache, client, kind):
+def test_a_deletion_that_crosses_a_new_subscription_is_sent(cache, client, kind):
     client.send(kind, [WEB])
     crossing = client.session.next()
     client.send(kind, [])
@@ -215,7 +215,7 @@ def test_a_nonce_of_one_type_means_nothing_to_another(client):
 
 
 @pytest.mark.parametrize("kind", [RDS, EDS])
-def test_of_a_partial_type_only_what_changed_is_sent(cache, client, kind):
+def test_of_a_partial_type_only_changed_resources_are_sent(cache, client, kind):
     client.send(kind, [WEB, API])
     client.receive()
     publish(cache, gone=["web"])
@@ -225,7 +225,7 @@ def test_of_a_partial_type_only_what_changed_is_sent(cache, client, kind):
 
 
 @pytest.mark.parametrize("kind", [LDS, CDS])
-def test_of_a_full_state_type_the_whole_subset_is_sent(cache, client, kind):
+def test_of_a_full_state_type_all_subscribed_resources_are_sent(cache, client, kind):
     client.send(kind, [WEB, API, "new.shop:80"])
     assert client.receive() == [(kind, [API, WEB])]
     publish(cache, service("new", "10.0.0.9"), service("other", "10.0.0.8"))
@@ -242,7 +242,7 @@ def test_when_one_of_a_full_state_type_changes_all_are_sent_at_once(cache, clien
     assert b"web.shop:81" in client.held[LDS].resources["web"]
 
 
-def test_who_gives_up_some_of_a_full_state_type_is_sent_the_others(cache, client):
+def test_after_unsubscribing_some_names_of_a_full_state_type_the_others_are_sent(cache, client):
     client.send(LDS, ["api", "web"])
     client.receive()
     client.send(LDS, ["web"])
@@ -250,7 +250,7 @@ def test_who_gives_up_some_of_a_full_state_type_is_sent_the_others(cache, client
     assert client.receive() == [(LDS, ["web"])]
 
 
-def test_who_gives_up_some_of_a_partial_type_is_sent_the_others(cache, client):
+def test_after_unsubscribing_some_names_of_a_partial_type_the_others_are_sent(cache, client):
     client.send(EDS, [API, WEB])
     client.receive()
     client.send(EDS, [WEB])
@@ -259,7 +259,7 @@ def test_who_gives_up_some_of_a_partial_type_is_sent_the_others(cache, client):
 
 
 @pytest.mark.parametrize("kind", ResourceType)
-def test_what_is_given_up_before_its_change_is_sent_is_not_sent(cache, client, kind):
+def test_a_pending_change_of_an_unsubscribed_name_is_not_sent(cache, client, kind):
     client.send(kind, [API, WEB])
     client.receive()
     publish(cache, service("web", "10.0.0.9", ports=(81,)))
@@ -268,7 +268,7 @@ def test_what_is_given_up_before_its_change_is_sent_is_not_sent(cache, client, k
 
 
 @pytest.mark.parametrize("kind", ResourceType)
-def test_who_has_given_up_everything_is_told_nothing(cache, client, kind):
+def test_after_unsubscribing_everything_nothing_is_sent(cache, client, kind):
     client.send(kind, [WEB, API])
     client.receive()
     client.send(kind, [])
@@ -322,7 +322,7 @@ def test_the_version_is_the_content(cache, client):
     assert client.held[EDS].version == first
 
 
-def test_what_changed_and_changed_back_before_it_was_sent_is_not_sent(cache, client):
+def test_a_change_reverted_before_it_was_sent_is_not_sent(cache, client):
     client.send(EDS, [WEB])
     client.receive()
     publish(cache, service("web", "10.0.0.5"))
@@ -339,7 +339,7 @@ def test_a_slow_stream_gets_the_newest_content_once(cache, client):
     assert b"10.0.0.249" in client.held[EDS].resources[WEB]
 
 
-def test_no_pods_is_an_empty_assignment(cache, client):
+def test_without_pods_the_assignment_is_empty(cache, client):
     client.send(EDS, [WEB])
     client.receive()
     publish(cache, service("web"))
@@ -349,14 +349,14 @@ def test_no_pods_is_an_empty_assignment(cache, client):
     assert client.receive() == [(EDS, [WEB])]
 
 
-def test_what_is_named_goes_out_before_what_names_it(cache, client):
+def test_a_referenced_resource_is_sent_before_the_one_that_refers_to_it(cache, client):
     for kind in (LDS, RDS, CDS, EDS):
         client.send(kind, ["new.shop:80"])
     publish(cache, service("new", "10.0.0.9"))
     assert [kind for kind, _ in client.receive()] == [CDS, EDS, LDS, RDS]
 
 
-def test_removals_go_last_and_what_names_goes_before_what_is_named(cache, client):
+def test_removals_are_sent_last_and_references_before_their_targets(cache, client):
     for kind in (LDS, CDS):
         client.send(kind, [WEB, API, "new.shop:80"])
     client.receive()
@@ -369,7 +369,7 @@ def test_removals_go_last_and_what_names_goes_before_what_is_named(cache, client
     ]
 
 
-def test_a_listener_that_leads_elsewhere_is_sent_before_what_it_led_to_goes(cache, client):
+def test_a_listener_with_a_new_target_is_sent_before_its_old_target_is_removed(cache, client):
     client.send(LDS, ["web"])
     client.send(CDS, [WEB])
     client.receive()
@@ -378,7 +378,7 @@ def test_a_listener_that_leads_elsewhere_is_sent_before_what_it_led_to_goes(cach
 
 
 @pytest.mark.parametrize("kind", [RDS, EDS])
-def test_a_service_that_goes_takes_nothing_from_a_partial_type(cache, client, kind):
+def test_a_deleted_service_removes_nothing_from_a_partial_type(cache, client, kind):
     client.send(kind, [WEB])
     client.receive()
     publish(cache, gone=["web"])
@@ -386,7 +386,7 @@ def test_a_service_that_goes_takes_nothing_from_a_partial_type(cache, client, ki
 
 
 @pytest.mark.parametrize("kind", ResourceType)
-def test_a_service_deleted_and_made_again_is_sent_anew(cache, client, kind):
+def test_a_service_deleted_and_created_again_is_resent(cache, client, kind):
     client.send(kind, [WEB])
     client.receive()
     publish(cache, gone=["web"])
@@ -395,7 +395,7 @@ def test_a_service_deleted_and_made_again_is_sent_anew(cache, client, kind):
     assert client.receive() == [(kind, [WEB])]
 
 
-def test_a_port_that_goes_takes_its_own_resources_alone(cache, client):
+def test_a_removed_port_only_removes_its_own_resources(cache, client):
     publish(cache, service("web", "10.0.0.1", ports=(80, 81)))
     client.send(CDS, [WEB, "web.shop:81"])
     client.receive()
@@ -404,7 +404,7 @@ def test_a_port_that_goes_takes_its_own_resources_alone(cache, client):
 
 
 class TestBeforeTheFirstSync:
-    def test_nothing_is_answered_until_everything_is_known(self):
+    def test_nothing_is_sent_before_the_first_sync(self):
         cache = make_cache()
         client = Client(cache)
         for kind in ResourceType:
@@ -414,7 +414,7 @@ class TestBeforeTheFirstSync:
         assert [kind for kind, _ in client.receive()] == [CDS, EDS, LDS, RDS]
 
     @pytest.mark.parametrize("kind", [LDS, CDS])
-    def test_a_wildcard_is_not_told_that_there_is_nothing(self, kind):
+    def test_a_wildcard_gets_no_empty_response(self, kind):
         cache = make_cache()
         client = Client(cache)
         client.send(kind, ["*"])
@@ -433,7 +433,7 @@ class TestWildcard:
         assert client.receive() == [(kind, [API, WEB])]
 
     @pytest.mark.parametrize("kind", [LDS, CDS])
-    def test_new_and_gone_services_are_told(self, cache, client, kind):
+    def test_new_and_deleted_services_are_sent(self, cache, client, kind):
         client.send(kind, ["*"])
         assert client.receive() == [(kind, [API, WEB])]
         publish(cache, service("new", "10.0.0.9"))
@@ -441,13 +441,13 @@ class TestWildcard:
         publish(cache, gone=["api"])
         assert client.receive() == [(kind, ["new.shop:80", WEB])]
 
-    def test_a_name_beside_the_wildcard_is_answered_though_the_client_has_it(self, client):
+    def test_a_name_added_to_a_wildcard_is_resent(self, client):
         client.send(CDS, ["*"])
         client.receive()
         client.send(CDS, ["*", WEB])
         assert client.receive() == [(CDS, [API, WEB])]
 
-    def test_a_name_given_up_beside_the_wildcard_is_still_told_when_it_goes(self, cache, client):
+    def test_the_wildcard_covers_a_name_that_was_unsubscribed(self, cache, client):
         client.send(CDS, ["*", WEB])
         client.receive()
         client.send(CDS, ["*"])
@@ -455,7 +455,7 @@ class TestWildcard:
         publish(cache, gone=["web"])
         assert client.receive() == [(CDS, [API])]
 
-    def test_giving_up_the_wildcard_leaves_the_names(self, cache, client):
+    def test_unsubscribing_the_wildcard_keeps_the_names(self, cache, client):
         client.send(CDS, ["*", WEB])
         client.receive()
         client.send(CDS, [WEB])
@@ -476,7 +476,7 @@ class TestWildcard:
         publish(cache, service("web", "10.0.0.9", ports=(80, 81)))
         assert client.receive() == []
 
-    def test_a_wildcard_dropped_before_it_is_answered_is_not_answered(self, client):
+    def test_a_wildcard_dropped_before_its_response_gets_none(self, client):
         client.send(CDS, ["*"])
         client.send(CDS, [])
         assert client.receive() == []
@@ -488,7 +488,7 @@ class TestWildcard:
         client.send(CDS, [WEB])
         assert client.receive() == []
 
-    def test_a_name_that_it_does_not_stand_for_is_told_gone_when_it_is_given_up(self, client):
+    def test_a_name_outside_the_wildcard_is_removed_when_it_is_unsubscribed(self, client):
         client.send(LDS, ["*", "web"])
         assert client.receive() == [(LDS, [API, "web", WEB])]
         client.send(LDS, ["*"])
@@ -513,7 +513,7 @@ class TestStatus:
         client.send(EDS, [WEB, "nowhere.shop:80"], version=client.held[EDS].offered)
         assert statuses(client)[EDS, WEB] is Status.ACKNOWLEDGED
 
-    def test_a_later_response_does_not_put_an_earlier_one_in_doubt(self, cache, client):
+    def test_a_later_response_keeps_the_status_of_an_earlier_one(self, cache, client):
         client.send(EDS, [WEB, API])
         client.receive()
         publish(cache, service("web", "10.0.0.9"))
@@ -521,8 +521,8 @@ class TestStatus:
         assert statuses(client) == {(EDS, WEB): Status.SENT, (EDS, API): Status.ACKNOWLEDGED}
 
 
-class TestRefusals:
-    def test_a_refusal_is_kept_in_the_clients_words(self, client):
+class TestRejections:
+    def test_a_rejection_keeps_the_clients_message(self, client):
         client.send(CDS, [WEB])
         client.receive(refuse=[CDS])
         [held] = client.session.statuses()
@@ -530,19 +530,19 @@ class TestRefusals:
         assert held.rejection.message == "refused on purpose"
         assert held.rejection.names == (WEB,)
 
-    def test_what_was_refused_is_not_sent_again(self, client):
+    def test_rejected_content_is_not_resent(self, client):
         client.send(EDS, [WEB])
         assert client.receive(refuse=[EDS]) == [(EDS, [WEB])]
         assert client.receive() == []
 
-    def test_other_content_is_sent_and_its_acknowledgement_clears_the_refusal(self, cache, client):
+    def test_other_content_is_sent_and_its_ack_clears_the_rejection(self, cache, client):
         client.send(EDS, [WEB])
         client.receive(refuse=[EDS])
         publish(cache, service("web", "10.0.0.7"))
         assert client.receive() == [(EDS, [WEB])]
         assert statuses(client) == {(EDS, WEB): Status.ACKNOWLEDGED}
 
-    def test_a_new_name_asked_for_after_a_refusal_does_not_clear_it(self, client):
+    def test_a_new_subscription_after_a_rejection_does_not_clear_it(self, client):
         client.send(EDS, [WEB])
         client.receive(refuse=[EDS])
         # With the nonce of what was refused, and no error again: as every client does.
@@ -550,7 +550,7 @@ class TestRefusals:
         assert client.receive() == [(EDS, [API])]
         assert statuses(client) == {(EDS, WEB): Status.REJECTED, (EDS, API): Status.ACKNOWLEDGED}
 
-    def test_a_refusal_that_crosses_a_newer_response_is_recorded(self, client):
+    def test_a_rejection_that_crosses_a_newer_response_is_recorded(self, client):
         client.send(EDS, [WEB])
         first = client.session.next()
         client.send(EDS, [WEB, API], nonce="")
@@ -562,7 +562,7 @@ class TestRefusals:
         client.session.request(answer)
         assert statuses(client) == {(EDS, WEB): Status.REJECTED, (EDS, API): Status.ACKNOWLEDGED}
 
-    def test_a_refusal_ends_with_its_resource(self, cache, client):
+    def test_a_rejection_ends_with_its_resource(self, cache, client):
         client.send(CDS, [WEB, API])
         client.receive(refuse=[CDS])
         client.send(CDS, [API])
@@ -571,20 +571,20 @@ class TestRefusals:
         client.receive()
         assert statuses(client) == {(CDS, API): Status.ACKNOWLEDGED, (CDS, WEB): Status.ACKNOWLEDGED}
 
-    def test_a_refusal_is_told_once(self, client):
+    def test_a_rejection_is_reported_once(self, client):
         client.send(EDS, [WEB])
         client.receive(refuse=[EDS])
         assert client.send(EDS, [WEB], error="again").rejection is None
         [held] = client.session.statuses()
         assert held.rejection.message == "refused on purpose"
 
-    def test_a_refusal_in_many_words_is_cut(self, client):
+    def test_a_long_rejection_message_is_truncated(self, client):
         client.send(EDS, [WEB])
         client.receive(ack=False)
         outcome = client.send(EDS, [WEB], error="x" * 100_000)
         assert len(outcome.rejection.message) == MAX_ERROR_DETAIL_LENGTH
 
-    def test_a_refusal_concerns_its_stream_alone(self, cache, client):
+    def test_a_rejection_only_affects_its_stream(self, cache, client):
         other = Client(cache)
         for each in (client, other):
             each.send(EDS, [WEB])
@@ -604,7 +604,7 @@ class TestManyStreams:
         publish(cache, service("api", "10.0.0.9"))
         assert second.receive() == [(EDS, [API])]
 
-    def test_one_short_name_means_what_each_client_means(self, cache):
+    def test_a_short_name_is_resolved_for_each_client(self, cache):
         publish(cache, service("web", "10.1.0.1", namespace="team", ports=(90,)))
         here, there = Client(cache, namespace="shop"), Client(cache, namespace="team")
         for each in (here, there):
@@ -613,7 +613,7 @@ class TestManyStreams:
         assert WEB.encode() in here.held[LDS].resources["web"]
         assert b"web.team:90" in there.held[LDS].resources["web"]
 
-    def test_only_those_who_ask_are_woken(self, cache):
+    def test_only_subscribed_streams_are_notified(self, cache):
         first, second = Client(cache), Client(cache)
         first.send(EDS, [WEB])
         second.send(EDS, [API])
@@ -623,7 +623,7 @@ class TestManyStreams:
         publish(cache, service("web", "10.0.0.8"))
         assert (first.woken, second.woken) == (1, 0)
 
-    def test_nothing_is_kept_for_nobody(self, cache):
+    def test_resources_without_subscribers_are_removed_from_the_cache(self, cache):
         clients = [Client(cache) for _ in range(20)]
         for number, each in enumerate(clients):
             for kind in ResourceType:
@@ -638,13 +638,13 @@ class TestManyStreams:
 
 
 class TestLimits:
-    def test_a_stream_that_was_given_up_takes_nothing_more(self, cache, client):
+    def test_a_closed_session_ignores_requests(self, cache, client):
         client.session.close()
         client.send(EDS, [WEB])
         assert client.session.next() is None
         assert list(cache.resources()) == []
 
-    def test_a_client_that_never_answers_costs_no_more_with_every_response(self, cache, client):
+    def test_memory_of_a_client_that_never_answers_is_bounded(self, cache, client):
         client.send(EDS, [WEB])
         for number in range(MAX_UNANSWERED + 5):
             publish(cache, service("web", f"10.0.0.{number}"))

@@ -1,6 +1,6 @@
-"""Random clients against a random mesh: at rest, what a client holds is exactly what the server has for it.
+"""Random clients and a random mesh: once all messages are delivered, a client holds exactly the server's state for it.
 
-Requests and responses are on their way for as long as it pleases chance, so they cross each other as on a network.
+Requests and responses are delayed at random, so that they cross each other as on a network.
 """
 
 from collections import Counter, deque
@@ -32,7 +32,7 @@ def wanted(held):
 
 
 class Stream:
-    """A client and its session, with what is on its way between them."""
+    """A client, its session, and the messages in flight between them."""
 
     def __init__(self, cache):
         self.client = Client(cache)
@@ -42,11 +42,11 @@ class Stream:
         self.sent: Counter[ResourceType] = Counter()
 
     def ask(self, kind, names, **fields):
-        """Has the client send a request; what it asks for anew is a reason for a response."""
+        """Makes the client send a request; each new subscription is a reason for a response."""
         held = self.client.held[kind]
         before = wanted(held)
         self.requests.append(self.client.ask(kind, names, **fields))
-        # So is a name given up beside the wildcard, which may stand for it or not.
+        # So is a name unsubscribed while the wildcard stays, which may cover the name or not.
         self.due[kind] += not wanted(held) <= before or (held.wildcard and wanted(held) != before)
 
     def read_request(self):
@@ -125,7 +125,7 @@ class Streams(RuleBasedStateMachine):
         self.publish_changes(gone=[name])
 
     def publish_changes(self, *services, gone=()):
-        """What is new or different is a reason for a response, and so is what goes, if that can be said."""
+        """Each new or changed resource is a reason for a response, and each deleted one, if its type has deletions."""
         before = self.everything()
         publish(self.cache, *services, gone=gone)
         after = self.everything()
@@ -140,7 +140,7 @@ class Streams(RuleBasedStateMachine):
 
     @rule(who=who)
     def settle(self, who):
-        """Let everything arrive; then there is nothing more to say."""
+        """Delivers all messages; afterwards neither side has anything to send."""
         stream = self.streams[who]
         stream.come_to_rest()
         if self.cache.synced:
@@ -159,7 +159,7 @@ class Streams(RuleBasedStateMachine):
         refused = {h.name for h in client.session.statuses() if h.type is kind and h.rejection}
         mine = {n: body for n, body in held.resources.items() if n not in refused}
         if not kind.is_full_state:
-            # What is gone can't be unsaid for these types; what is there must be as it is.
+            # These types have no deletions: resources that exist must be equal, others may be left over.
             mine = {n: body for n, body in mine.items() if n in there}
         assert mine == {n: body for n, body in there.items() if n not in refused}
 
@@ -174,7 +174,7 @@ class Streams(RuleBasedStateMachine):
                 new.ask(kind, held.names, version=held.version)
 
     def compare_with_others(self, response):
-        """Of all responses to all clients."""
+        """Checks a response against all responses to all clients."""
         message = discovery_pb2.DiscoveryResponse.FromString(response.body)
         content = tuple(item.value for item in message.resources)
         assert self.bodies.setdefault((response.type, response.version), content) == content
