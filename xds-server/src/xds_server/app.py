@@ -132,6 +132,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
                 log.error("gRPC server does not stop; the program ends without it")
         await probe.close()
         await admin.cleanup()
+        transport.close()
 
 
 def discovery(settings: Settings, publish: Callable[[Changes], None]) -> tuple[Store, Source]:

@@ -16,6 +16,7 @@ from typing import Literal
 import grpc
 import structlog
 
+from servicekit import listening
 from servicekit.errors import ConfigurationError
 from xds_server.rpc.call import Call, Transport
 from xds_server.rpc.threads import ThreadTransport
@@ -26,7 +27,6 @@ DEADLINE = 5.0
 """Seconds that the self-test may take; on a machine that is not busy it takes a few hundredths of one."""
 
 _STOP_SECONDS = 1.0
-_ADDRESSES = ("127.0.0.1", "[::1]")
 _SERVICE, _METHOD = "xds_server.rpc.SelfTest", "Talk"
 _TALK, _CANCEL = b"talk", b"cancel"
 _ANSWERS = (b"first", b"second")
@@ -40,7 +40,7 @@ class SelfTestError(Exception):
 
 
 def choose(setting: Setting, *, calls: int, deadline: float = DEADLINE) -> Transport:
-    """Returns the transport that serves calls, and logs which it is and why.
+    """Returns the transport that serves calls; logs why if the self-test fails.
 
     Args:
         setting: ``auto`` decides by a self-test; ``events`` and ``threads`` are used without one.
@@ -52,9 +52,7 @@ def choose(setting: Setting, *, calls: int, deadline: float = DEADLINE) -> Trans
     """
     if setting == "auto":
         return _choose_by_self_test(calls, deadline)
-    transport = ThreadTransport(calls) if setting == "threads" else _forced_events()
-    log.info("transport of calls set", transport=transport.name)
-    return transport
+    return ThreadTransport(calls) if setting == "threads" else _forced_events()
 
 
 def _choose_by_self_test(calls: int, deadline: float) -> Transport:
@@ -73,7 +71,6 @@ def _choose_by_self_test(calls: int, deadline: float) -> Transport:
             hint="pin grpcio to a version this release was tested with",
         )
         return ThreadTransport(calls)
-    log.info("transport of calls passed its self-test", transport=transport.name)
     return transport
 
 
@@ -102,7 +99,7 @@ def self_test(transport: Transport, deadline: float) -> None:
 
     Raises:
         SelfTestError: Something differs from what ``Call`` and ``Handler`` promise, or takes too long.
-        RuntimeError: There is no loopback address to listen on.
+        AddressError: There is no loopback interface to listen on.
     """
     until = time.monotonic() + deadline
     probes: queue.SimpleQueue[_Probe] = queue.SimpleQueue()
@@ -174,13 +171,13 @@ def _serving(transport: Transport, opened: Callable[[Call], None]) -> Iterator[s
 
     Raises:
         SelfTestError: The server does not stop.
-        RuntimeError: There is no loopback address to listen on.
+        AddressError: There is no loopback interface to listen on.
     """
     pool = ThreadPoolExecutor(max(1, transport.server_threads))
     server = grpc.server(pool)
     methods = {_METHOD: transport.method(opened)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, methods),))
-    address = _listen(server)
+    address = listening.bind_loopback(server)
     server.start()
     try:
         yield address
@@ -189,14 +186,6 @@ def _serving(transport: Transport, opened: Callable[[Call], None]) -> Iterator[s
         pool.shutdown(wait=False)
     if not is_stopped:
         raise SelfTestError("the server does not stop")
-
-
-def _listen(server: grpc.Server) -> str:
-    *others, last = _ADDRESSES
-    for host in others:
-        with contextlib.suppress(RuntimeError):
-            return f"{host}:{server.add_insecure_port(f'{host}:0')}"
-    return f"{last}:{server.add_insecure_port(f'{last}:0')}"
 
 
 def _call(channel: grpc.Channel, message: bytes, until: float) -> tuple[list[bytes], grpc.StatusCode, str]:
