@@ -25,20 +25,20 @@ from xds_server.ads.limits import Limits
 from xds_server.ads.servicer import SERVICE
 from xds_server.model.client import Client
 from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
-from xds_server.model.tables import ENDPOINTS, SERVICES
+from xds_server.model.tables import ENDPOINTS as ENDPOINTS_TABLE
+from xds_server.model.tables import SERVICES
 from xds_server.resources.builders import builder
 from xds_server.resources.lookup import Lookup
-from xds_server.resources.types import Key, ResourceType
+from xds_server.resources.types import Key, Resource, ResourceType
 from xds_server.rpc.call import Call
 from xds_server.rpc.events import EventTransport
 
-OWNER = ServiceName("default", "service-0")
-PORT = PortName(OWNER, 50051)
-ENDPOINTS_EACH = 10
-MAX_STREAMS = Limits().streams
+SERVICE_NAME = ServiceName("default", "service-0")
+PORT = PortName(SERVICE_NAME, 50051)
+ENDPOINTS = 10
 OPTIONS = (
-    ("grpc.server.max_pending_requests", MAX_STREAMS),
-    ("grpc.server.max_pending_requests_hard_limit", MAX_STREAMS),
+    ("grpc.server.max_pending_requests", Limits().streams),
+    ("grpc.server.max_pending_requests_hard_limit", Limits().streams),
 )
 METHOD = "StreamAggregatedResources"
 
@@ -53,23 +53,28 @@ class Prepared:
 
     def change(self, first: str) -> None:
         """Replaces the endpoints, the first one by the address ``first``, and notifies the server."""
-        addresses = [first, *(f"10.0.0.{number}" for number in range(1, ENDPOINTS_EACH))]
-        lookup = Lookup(
-            {
-                SERVICES: {OWNER: Service(OWNER, (Port("grpc", PORT.number, is_grpc=True),))},
-                ENDPOINTS: {PORT: tuple(Endpoint("", (SocketAddress(ip, PORT.number),)) for ip in addresses)},
-            },
-            Client("default"),
-        )
-        for kind in ResourceType:
-            build = builder(Key(kind, str(PORT)), cluster_domain="cluster.local")
-            if build and (resource := build(lookup)):
-                self._contents[kind.value] = wire.assemble(kind, (resource,))
+        addresses = [first, *(f"10.0.0.{number}" for number in range(1, ENDPOINTS))]
+        found = tuple(Endpoint("", (SocketAddress(ip, 50051),)) for ip in addresses)
+        for type_ in ResourceType:
+            self._contents[type_.value] = wire.assemble(type_, (_build(type_, found),))
         self.notify()
 
     def response(self, kind: str, nonce: int) -> bytes:
         """Returns an encoded response."""
         return wire.response(self._contents[kind], str(nonce))
+
+
+def _build(type_: ResourceType, endpoints: tuple[Endpoint, ...]) -> Resource:
+    """Builds a resource as xds-server does."""
+    tables = {
+        SERVICES: {SERVICE_NAME: Service(SERVICE_NAME, (Port("grpc", 50051, is_grpc=True),))},
+        ENDPOINTS_TABLE: {PORT: endpoints},
+    }
+    build = builder(Key(type_, str(PORT)), cluster_domain="cluster.local")
+    resource = build(Lookup(tables, Client("default"))) if build else None
+    if resource is None:
+        raise LookupError(type_)
+    return resource
 
 
 def subscribed_type(encoded: bytes) -> str:
@@ -151,7 +156,7 @@ def serve_with_threads(prepared: Prepared, port: int) -> None:
             due.put(ResourceType.ENDPOINTS.value)
 
     prepared.notify = notify
-    _serve(grpc.stream_stream_rpc_method_handler(stream), port, threads=MAX_STREAMS)
+    _serve(grpc.stream_stream_rpc_method_handler(stream), port, threads=Limits().streams)
 
 
 class Stream:

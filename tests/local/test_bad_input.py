@@ -94,7 +94,12 @@ UNUSUAL_SLICES = {
     ),
     "the same address in two slices": Unusual(
         {"endpoints": [{"addresses": ["10.0.0.2"]}, ENDPOINT], "ports": PORTS},
-        "10.0.0.2:80 stands in",
+        None,
+        ["10.0.0.3:80"],
+    ),
+    "the same address twice in a slice": Unusual(
+        {"endpoints": [ENDPOINT, ENDPOINT], "ports": PORTS},
+        "10.0.0.3:80 is in the slice more than once",
         ["10.0.0.3:80"],
     ),
     "endpoints of another type": Unusual({"endpoints": "none", "ports": PORTS}, "endpoints"),

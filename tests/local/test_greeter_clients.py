@@ -160,7 +160,9 @@ def test_it_logs_its_xds_resources_and_who_replies(mesh: Mesh, ports: tuple[int,
 
 
 @pytest.mark.usefixtures("replicas")
-def test_a_service_without_replicas_is_a_clear_error_until_one_comes(mesh: Mesh, ports: tuple[int, int]) -> None:
+def test_a_service_without_replicas_is_a_clear_error_until_one_comes(
+    mesh: Mesh, ports: tuple[int, int]
+) -> None:
     mesh.add_replica("one", ports[0])
     with mesh.xds_server(), mesh.client() as client:
         client.wait_for("reply", hostname="replica-1")

@@ -124,6 +124,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         )
     finally:
         health_servicer.enter_graceful_shutdown()
+        health_servicer.end_watches()
         servicer.close()
         stopped = [server.stop(STOP_GRACE), debug_server.stop(STOP_GRACE)]
         for event in stopped:

@@ -3,6 +3,7 @@
 It must not know what is served there.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -33,9 +34,16 @@ def bind(server: grpc.Server | grpc.aio.Server, address: str) -> int:
         raise AddressError(f"cannot listen on {address}: {host} is no address of this machine") from error
 
 
-def reach(address: str, port: int) -> str:
-    """Returns where a program on this machine reaches what listens on `address` with that port."""
-    return str(_parse(address)._replace(port=port).reachable)
+def bind_loopback(server: grpc.Server) -> str:
+    """Makes `server` listen on a free port of the loopback interface too, and returns the address.
+
+    Raises:
+        AddressError: There is no loopback interface.
+    """
+    for host in ("127.0.0.1", "[::1]"):
+        with contextlib.suppress(RuntimeError):
+            return f"{host}:{server.add_insecure_port(f'{host}:0')}"
+    raise AddressError("cannot listen on 127.0.0.1 or [::1]: bring the loopback interface up")
 
 
 def open_socket(address: str) -> socket.socket:
