@@ -28,7 +28,7 @@ from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceN
 from xds_server.model.tables import ENDPOINTS as ENDPOINTS_TABLE
 from xds_server.model.tables import SERVICES
 from xds_server.resources.builders import builder
-from xds_server.resources.lookup import Lookup
+from xds_server.resources.lookup import Lookup, Tables
 from xds_server.resources.types import Key, Resource, ResourceType
 from xds_server.rpc.call import Call
 from xds_server.rpc.events import EventTransport
@@ -66,7 +66,7 @@ class Prepared:
 
 def _build(type_: ResourceType, endpoints: tuple[Endpoint, ...]) -> Resource:
     """Builds a resource as xds-server does."""
-    tables = {
+    tables: Tables = {
         SERVICES: {SERVICE_NAME: Service(SERVICE_NAME, (Port("grpc", 50051, is_grpc=True),))},
         ENDPOINTS_TABLE: {PORT: endpoints},
     }
