@@ -98,6 +98,8 @@ class Reflector:
             try:
                 version = self._list()
             except (ApiError, MalformedObjectError) as error:
+                if self._stopped:
+                    return
                 if self._says_unavailable(error):
                     self._note_unavailable(str(error))
                     backoff.reset()
@@ -199,6 +201,8 @@ class Reflector:
                 self._watch(version, attempt)
             except (ApiError, MalformedObjectError) as caught:
                 error = caught
+            if self._stopped:
+                return
             lasted = time.monotonic() - attempt.opened
             if attempt.delivered or lasted >= self._limits.watch_healthy:
                 # However it ended, it may go on at once.
