@@ -7,10 +7,14 @@ import pytest
 from xds_server.mesh.store import Store
 from xds_server.model.tables import ENDPOINTS, SERVICES, Entry
 from xds_server.objects.kinds import KINDS, collections
+from xds_server.source import Source
 
 
 class Found:
     """What a source made its store publish, and how things are now."""
+
+    source: Source
+    task: asyncio.Task[None]
 
     def __init__(self, kinds=KINDS, namespaces=()):
         self.collections = collections(kinds, namespaces)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 
 import pytest
 import watchfiles
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 from servicekit.errors import ConfigurationError
 from tests.discovery.found import Found
 from tests.support.api_stub import endpoint_slice, service
+from xds_server import metrics
 from xds_server.files import FilesSource
 from xds_server.objects.kinds import KINDS
 
@@ -176,3 +178,105 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         FilesSource(
             found.store, found.collections, directory=tmp_path / "nowhere", poll_interval=60, watch=True
         )
+
+
+async def test_json_is_parsed_as_json(tmp_path):
+    """An escaped surrogate pair is valid JSON, and no valid YAML."""
+    text = json.dumps(
+        {**service(), "metadata": {**service()["metadata"], "annotations": {"a": "\U0001f600"}}}
+    )
+    assert r"\ud83d\ude00" in text
+    (tmp_path / "web.json").write_text(text)
+    (tmp_path / "slice.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(endpoint_slice("10.0.0.1")).encode())
+    async with discover(tmp_path) as found:
+        await found.until_known(ONE)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "Input data was truncated"),
+        ("", "it is empty"),
+        ("# a comment\n{}", "JSON is malformed"),
+        ("[]", "expected a Kubernetes object, got list"),
+        ("[" * 100_000, "recursion"),
+        (b"\xff", "JSON is malformed"),
+    ],
+)
+async def test_json_that_does_not_parse_harms_only_itself(folder, content, reason):
+    (folder / "bad.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with capture_logs() as logs:
+        async with discover(folder) as found:
+            await found.until_known(ONE)
+    [line] = [e for e in logs if e["log_level"] == "warning"]
+    assert line["file"] == "bad.json"
+    assert reason in line["reason"]
+
+
+def loop(path):
+    path.symlink_to(path.name)
+
+
+def unreadable(path):
+    path.write_text("kind: [")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip(
+            "this user may read every file; the symlink loop is refused by the system in the same way"
+        )
+
+
+def bad_date(path):
+    path.write_text("since: 2001-99-99")
+
+
+def nested_without_end(path):
+    path.write_text("&a {apiVersion: v1, kind: List, items: [*a]}")
+
+
+@pytest.mark.parametrize("make", [loop, os.mkfifo, os.mkdir, unreadable, bad_date, nested_without_end])
+async def test_a_bad_path_harms_only_itself(folder, make):
+    bad = folder / "bad.yaml"
+    make(bad)
+    counted = metrics.malformed.labels("file")._value.get()
+    with capture_logs() as logs:
+        async with discover(folder, poll_interval=1) as found:
+            await found.until_known(ONE)
+            write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
+            await found.until_known(TWO)
+            write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1"))
+            await found.until_known(ONE)
+            assert [e["file"] for e in logs if e["log_level"] == "warning"] == ["bad.yaml"], "logged once"
+            assert metrics.malformed.labels("file")._value.get() == counted + 1
+            (bad.rmdir if bad.is_dir() else bad.unlink)()
+            write(bad, service("api"))
+            await found.until_known({**ONE, "api.shop": []})
+
+
+async def test_a_bad_path_keeps_what_its_file_had(folder):
+    async with discover(folder) as found:
+        await found.until_known(ONE)
+        (folder / "web.yaml").unlink()
+        loop(folder / "web.yaml")
+        write(folder / "api.yaml", service("api"))
+        await found.until(lambda: "api.shop" in found.addresses(), "the other file known")
+
+
+async def test_only_the_namespaces_that_are_named(folder):
+    write(folder / "other.yaml", service("other", namespace="elsewhere"))
+    async with discover(folder, namespaces=["shop", "shop"]) as found:
+        await found.until_known(ONE)
+
+
+async def test_notifications_that_break_off_are_logged_once(folder, monkeypatch):
+    async def breaks(*_, **__):
+        yield set()
+        raise RuntimeError("error in underlying watcher")
+
+    monkeypatch.setattr(watchfiles, "awatch", breaks)
+    with capture_logs() as logs:
+        async with discover(folder, poll_interval=1) as found:
+            await found.until_known(ONE)
+            write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
+            await found.until_known(TWO)
+    assert [e["reason"] for e in logs if e["log_level"] == "warning"] == ["error in underlying watcher"]

@@ -146,8 +146,9 @@ def test_objects(server, api, chance):
         good = chance.choice([service(name), endpoint_slice("10.1.1.1", "fd00::1", name=name, owner=name)])
         # The events stay valid: an invalid one makes the reflector list again and skip those that follow.
         item = {field: mutated(chance, value) for field, value in good.items() if chance.random() > 0.05}
-        # The metadata stays valid, so that no mutated object replaces the one that must stay served.
-        item["metadata"] = {**good["metadata"], "resourceVersion": "1"}
+        # The metadata stays valid, so that no mutated object replaces the one that must stay served. Its version rises:
+        # an event that is older than the last list would be ignored.
+        item["metadata"] = {**good["metadata"], "resourceVersion": api.next_version()}
         wait_until("a watch", functools.partial(api.watchers, good["kind"]))
         api.send(good["kind"], {"type": chance.choice(["ADDED", "MODIFIED", "DELETED"]), "object": item})
         if number % 5000 == 0:

@@ -31,7 +31,8 @@ class ApiStub:
             that never ends).
         list_fault: The same for lists alone.
         watch_fault: The same for watches alone; also "end" (at once, politely), "expired" (an ERROR event, 410),
-            "silence" (begun, and never a word) and "cut" (begun, and hung up on at once).
+            "silence" (begun, and never a word), "cut" (begun, and hung up on at once) and "brief" (a bookmark, and
+            hung up on).
         refused: The status that requests for a kind get, by kind.
         page_size: The most items of a page, whatever the limit of the request.
         page_delay: Seconds that each page takes.
@@ -146,6 +147,12 @@ class ApiStub:
         with self._lock:
             return self._next_version()
 
+    def set_version(self, version):
+        """Goes on from any version, without what happened before: as after a backup was restored."""
+        with self._lock:
+            self._version = version
+            self._history.clear()
+
     def send(self, kind, event):
         """Sends any event to the watchers of a kind: bytes as they are, anything else as JSON."""
         with self._lock:
@@ -162,10 +169,11 @@ class ApiStub:
         for watcher in list(self._watchers):
             watcher.put(None)
 
-    def cut_watches(self):
-        """Hangs up on every watch."""
+    def cut_watches(self, kind):
+        """Hangs up on every watch of a kind."""
         for watcher in list(self._watchers):
-            watcher.put(_CUT)
+            if watcher.kind == kind:
+                watcher.put(_CUT)
 
     def count(self, part):
         """How many requests had this in their path or query."""
@@ -198,7 +206,7 @@ class ApiStub:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             if fault == "stale" and not handler.used:
                 fault = None
-            if fault is not None and not (watch and fault in ("end", "expired", "silence", "cut")):
+            if fault is not None and not (watch and fault in ("end", "expired", "silence", "cut", "brief")):
                 self._fail(handler, fault)
             elif watch:
                 self._watch(handler, kind, namespace, query)
@@ -262,7 +270,10 @@ class ApiStub:
 
     def _watch(self, handler, kind, namespace, query):
         self._begin(handler)
-        cut = self.watch_fault == "cut"
+        cut = self.watch_fault in ("cut", "brief")
+        if self.watch_fault == "brief":
+            bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(self._version)}}}
+            self._chunk(handler, json.dumps(bookmark).encode() + b"\n")
         if self.watch_fault == "expired":
             self._chunk(handler, _expired() + b"\n")
         if self.watch_fault == "silence":

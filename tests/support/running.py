@@ -16,7 +16,7 @@ from typing import Any, Self
 from tests.support.waiting import DEADLINE, wait_until
 
 BIN = Path(sys.executable).parent
-_PASSED_ON = ("HOME", "LANG", "PATH", "TMPDIR")
+_PASSED_ON = ("HOME", "LANG", "PATH", "RPC_TRANSPORT", "TMPDIR")
 
 
 def environment(**settings: str) -> dict[str, str]:

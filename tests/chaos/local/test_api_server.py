@@ -10,14 +10,13 @@ from tests.chaos.mesh import Mesh, age, metric
 from tests.support.api_stub import PLURALS, ApiStub
 from tests.support.waiting import wait_until
 from tests.support.xds_server import XdsServer
-from xds_server.discovery.api import LIST_TIMEOUT
-from xds_server.discovery.backoff import Backoff
+from xds_server.kubernetes.limits import Limits
 
 POLL_INTERVAL = 60
 """Seconds, the default."""
 MOST = 2.0
 """Requests a second for each watched resource."""
-SOON = LIST_TIMEOUT + Backoff.LAST + 10
+SOON = Limits().list_silence + Limits().last_backoff + 10
 """Seconds until all is well again: a request that hangs, the pause after it, and time to spare."""
 RECOVERED = "the API server back → each client answered by the pod that it did not tell of"
 
@@ -82,9 +81,9 @@ def test_an_outage(mesh: Mesh, scenario, does: str, begin: Callable[[ApiStub], N
         assert load.answered_since(began + seconds - 1) == mesh.hello.names, "nobody is left out"
         assert age(server) > seconds / 2
         assert server.get("/readyz")[0] == 200
-        assert server.warnings("what is known stays served")
+        assert server.warnings("serving the last known state")
         if seconds > POLL_INTERVAL:
-            assert server.warnings("the Kubernetes API still fails", "'seconds': 6")
+            assert server.warnings("Kubernetes API requests still fail", "'seconds': 6")
         # Who refuses connections can't count them; the server itself counts what fails, for all resources together.
         failed = (metric(server, "discovery_failures_total") - failed) / len(PLURALS)
         rate = max(asked(mesh.api, began), failed / (time.monotonic() - began))

@@ -135,7 +135,7 @@ class FilesSource:
             )
             async with contextlib.aclosing(notifications):
                 async for changes in notifications:
-                    self._unnotified = False
+                    self._unnotified = self._unnotified and not changes
                     yield bool(changes) or first
                     first = False
         except (OSError, RuntimeError, ExceptionGroup) as error:

@@ -77,7 +77,7 @@ class Reflector:
         self._available = True
         # Shared by the two loops, and changed under this lock alone.
         self._shared = threading.Condition()
-        self._stopped = False
+        self._stopped = threading.Event()
         self._relist = False
         self._version: str | None = None
         self._listed: tuple[str, float] | None = None
@@ -85,7 +85,7 @@ class Reflector:
     def stop(self) -> None:
         """Ends both loops at their next turn."""
         with self._shared:
-            self._stopped = True
+            self._stopped.set()
             self._shared.notify_all()
 
     # -- Lists ------------------------------------------------------------------------------------
@@ -93,11 +93,13 @@ class Reflector:
     def run_lists(self) -> None:
         """Lists at every poll, and when the watch asks for it, until it is stopped."""
         backoff = Backoff(self._limits.first_backoff, self._limits.last_backoff)
-        while not self._stopped:
+        while not self._stopped.is_set():
             before = self._version
             try:
                 version = self._list()
             except (ApiError, MalformedObjectError) as error:
+                if self._stopped.is_set():
+                    return
                 if self._says_unavailable(error):
                     self._note_unavailable(str(error))
                     backoff.reset()
@@ -183,7 +185,7 @@ class Reflector:
         # Jitter, so that the replicas of a control plane do not poll in step.
         seconds = self._poll_interval * random.uniform(0.9, 1.0)  # noqa: S311 - spreads load, protects nothing
         with self._shared:
-            self._shared.wait_for(lambda: self._relist or self._stopped, seconds)
+            self._shared.wait_for(lambda: self._relist or self._stopped.is_set(), seconds)
             self._relist = False
 
     # -- Watches ----------------------------------------------------------------------------------
@@ -199,6 +201,8 @@ class Reflector:
                 self._watch(version, attempt)
             except (ApiError, MalformedObjectError) as caught:
                 error = caught
+            if self._stopped.is_set():
+                return
             lasted = time.monotonic() - attempt.opened
             if attempt.delivered or lasted >= self._limits.watch_healthy:
                 # However it ended, it may go on at once.
@@ -247,7 +251,7 @@ class Reflector:
                     if not attempt.delivered:
                         attempt.delivered = True
                         self._outage.answered("watch")
-                    if self._stopped:
+                    if self._stopped.is_set():
                         return
         self._post(partial(self._mirror.confirm, time.monotonic()))
 
@@ -288,8 +292,8 @@ class Reflector:
     def _wait_for_version(self) -> str | None:
         """Waits for a version to watch from; None if it is stopped."""
         with self._shared:
-            self._shared.wait_for(lambda: self._version is not None or self._stopped)
-            return None if self._stopped else self._version
+            self._shared.wait_for(lambda: self._version is not None or self._stopped.is_set())
+            return None if self._stopped.is_set() else self._version
 
     def _forget_version(self, *, relist: bool) -> None:
         """Watches no more before the next list, which is due at once or at the next poll."""
@@ -342,4 +346,4 @@ class Reflector:
 
     def _sleep(self, seconds: float) -> None:
         with self._shared:
-            self._shared.wait_for(lambda: self._stopped, max(0, seconds))
+            self._shared.wait_for(self._stopped.is_set, max(0, seconds))

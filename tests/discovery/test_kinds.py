@@ -1,0 +1,124 @@
+"""A third kind from the API and from files, without a line of code of its own; what an optional kind may lack."""
+
+import pytest
+import yaml
+from structlog.testing import capture_logs
+
+from tests.discovery.found import Found
+from tests.discovery.test_files import discover as discover_files
+from tests.discovery.widget import WITH_WIDGETS, size, widget
+from tests.support.api_stub import endpoint_slice, service
+
+ONE = {"web.shop": ["10.0.0.1:8080"]}
+
+
+@pytest.fixture
+def api(api):
+    api.plurals["Widget"] = "widgets"
+    return api
+
+
+def lines(logs):
+    return [(e["log_level"], e["event"].split(";")[0]) for e in logs if "/widgets" in e.get("path", "")]
+
+
+GONE = ("info", "collection is not available")
+BACK = ("info", "collection is available")
+
+
+async def test_a_third_kind_is_listed_and_watched(api, discover):
+    api.apply(widget(size=1))
+    async with discover(kinds=WITH_WIDGETS) as found:
+        await found.until(lambda: size(found) == 1, "the widget listed")
+        assert api.count("/apis/example.com/v1/widgets?limit=") == 1
+        await found.until(lambda: api.watchers("Widget") == 1, "watched")
+        api.apply(widget(size=2))
+        await found.until(lambda: size(found) == 2, "the widget changed")
+        api.delete("Widget", "shop", "w")
+        await found.until(lambda: size(found) is None, "the widget deleted")
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_an_optional_kind_holds_up_nothing_and_is_used_once_it_can_be_read(api, discover, status):
+    api.refused = {"Widget": status}
+    api.apply(widget())
+    with capture_logs() as logs:
+        async with discover(kinds=WITH_WIDGETS, poll_interval=1) as found:
+            await found.until_known(ONE)
+            await found.until(lambda: found.source.age() < 60, "confirmed")
+            await found.until(lambda: api.count("widgets?limit=") >= 3, "tried at each poll")
+            assert api.count("widgets?watch") == 0
+            assert lines(logs) == [GONE]
+            api.refused = {}
+            await found.until(lambda: size(found) == 1, "the widget known")
+            await found.until(lambda: api.watchers("Widget") == 1, "watched")
+            api.apply(widget(size=2))
+            await found.until(lambda: size(found) == 2, "the widget changed")
+            assert lines(logs) == [GONE, BACK]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_what_was_known_of_an_optional_kind_stays_known(api, discover, status):
+    api.apply(widget(size=1))
+    with capture_logs() as logs:
+        async with discover(kinds=WITH_WIDGETS, poll_interval=1) as found:
+            await found.until(lambda: size(found) == 1, "the widget known")
+            await found.until(lambda: api.watchers("Widget") == 1, "watched")
+            api.refused = {"Widget": status}
+            api.end_watches()
+            seen = api.count("widgets?limit=")
+            await found.until(lambda: api.count("widgets?limit=") >= seen + 3, "tried at each poll")
+            assert size(found) == 1
+            assert lines(logs) == [GONE]
+            api.apply(widget(size=2))
+            api.refused = {}
+            await found.until(lambda: size(found) == 2, "the change known")
+    assert lines(logs) == [GONE, BACK]
+
+
+async def test_any_other_failure_of_an_optional_kind_is_an_outage(api, discover):
+    api.refused = {"Widget": 500}
+    with capture_logs() as logs:
+        async with discover(kinds=WITH_WIDGETS) as found:
+            await found.until(lambda: api.count("widgets?limit=") >= 3, "tried again")
+            assert not found.publications
+            api.refused = {}
+            await found.until_known(ONE)
+    assert lines(logs) == [
+        ("warning", "Kubernetes API request failed"),
+        ("info", "Kubernetes API answers again"),
+    ]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_required_kind_that_cannot_be_read_is_an_outage(api, discover, status):
+    api.refused = {"EndpointSlice": status}
+    with capture_logs() as logs:
+        async with discover() as found:
+            await found.until(lambda: api.count("endpointslices?limit=") >= 3, "tried again")
+            assert not found.publications
+            api.refused = {}
+            await found.until_known(ONE)
+    assert [e["reason"] for e in logs if e["log_level"] == "warning"] == [f"{status} the stub says {status}"]
+
+
+async def test_a_third_kind_from_files(tmp_path):
+    path = tmp_path / "all.yaml"
+    path.write_text(yaml.dump_all([service(), endpoint_slice("10.0.0.1"), widget(size=1)]))
+    async with discover_files(tmp_path, kinds=WITH_WIDGETS) as found:
+        await found.until(lambda: size(found) == 1, "the widget known")
+        assert found.addresses() == ONE
+        path.write_text(yaml.dump_all([service(), endpoint_slice("10.0.0.1"), widget(size=2)]))
+        await found.until(lambda: size(found) == 2, "the widget changed")
+        path.write_text(yaml.dump_all([service(), endpoint_slice("10.0.0.1")]))
+        await found.until(lambda: size(found) is None, "the widget gone")
+
+
+async def test_files_without_an_optional_kind(tmp_path):
+    (tmp_path / "all.yaml").write_text(yaml.dump_all([service(), endpoint_slice("10.0.0.1")]))
+    async with discover_files(tmp_path, kinds=WITH_WIDGETS) as found:
+        await found.until_known(ONE)
+
+
+def test_a_namespace_that_is_named_twice_is_one_collection():
+    assert Found(namespaces=["shop", "shop"]).collections == Found(namespaces=["shop"]).collections
