@@ -35,7 +35,12 @@ class Mesh:
     @contextmanager
     def xds_server(self) -> Iterator[None]:
         """Runs the xds-server; begins when it is ready."""
-        settings = {"LISTEN": self.address, "ADMIN_LISTEN": "127.0.0.1:0", "POLL_INTERVAL": "1"}
+        settings = {
+            "LISTEN": self.address,
+            "ADMIN_LISTEN": "127.0.0.1:0",
+            "DEBUG_LISTEN": "",
+            "POLL_INTERVAL": "1",
+        }
         files = {"DISCOVERY": "files", "DISCOVERY_DIR": str(self._directory)}
         with Running("xds-server", "serve", env=running.environment(**settings, **files)) as server:
             server.wait_for_line('"ready"')
@@ -160,7 +165,9 @@ def test_it_logs_its_xds_resources_and_who_replies(mesh: Mesh, ports: tuple[int,
 
 
 @pytest.mark.usefixtures("replicas")
-def test_a_service_without_replicas_is_a_clear_error_until_one_comes(mesh: Mesh, ports: tuple[int, int]) -> None:
+def test_a_service_without_replicas_is_a_clear_error_until_one_comes(
+    mesh: Mesh, ports: tuple[int, int]
+) -> None:
     mesh.add_replica("one", ports[0])
     with mesh.xds_server(), mesh.client() as client:
         client.wait_for("reply", hostname="replica-1")

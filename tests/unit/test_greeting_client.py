@@ -28,9 +28,7 @@ def test_the_next_call_is_on_schedule_and_a_long_one_causes_no_burst(now: float,
 
 
 def test_the_schedule_does_not_drift() -> None:
-    calls = itertools.accumulate(
-        range(1000), lambda due, _: next_call(due, due + 0.01, 0.05), initial=50.0
-    )
+    calls = itertools.accumulate(range(1000), lambda due, _: next_call(due, due + 0.01, 0.05), initial=50.0)
     assert list(calls)[-1] == pytest.approx(100.0)
 
 

@@ -168,11 +168,15 @@ def test_a_resource_that_is_requested_again_may_be_overdue_again() -> None:
     history = History()
     asked, answered = response(config("EDS", "REQUESTED")), response(config("EDS"))
     look(history, asked, 0)
-    assert [message.event for message in look(history, asked, 3)] == ["the xDS server does not send a resource"]
+    assert [message.event for message in look(history, asked, 3)] == [
+        "the xDS server does not send a resource"
+    ]
     look(history, answered, 4)
     assert [message.event for message in look(history, asked, 10)] == ["xDS"]
     assert look(history, asked, 11) == []
-    assert [message.event for message in look(history, asked, 13)] == ["the xDS server does not send a resource"]
+    assert [message.event for message in look(history, asked, 13)] == [
+        "the xDS server does not send a resource"
+    ]
 
 
 def test_nothing_is_overdue_without_a_connection() -> None:

@@ -44,7 +44,7 @@ def stub(threaded: Threaded) -> Iterator[HealthStub]:
 
 
 def check(stub: HealthStub, service: str = "") -> int:
-    return stub.Check(HealthCheckRequest(service=service), timeout=DEADLINE).status
+    return int(stub.Check(HealthCheckRequest(service=service), timeout=DEADLINE).status)
 
 
 def more_watches_than_threads(stub: HealthStub) -> list[Any]:

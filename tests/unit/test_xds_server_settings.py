@@ -29,5 +29,5 @@ def test_an_empty_address_switches_debugging_off(monkeypatch: pytest.MonkeyPatch
 
 def test_the_transport() -> None:
     assert read(Settings, {}).rpc_transport == "auto"
-    with pytest.raises(ConfigurationError, match="^--rpc-transport=fast: must be auto, events or threads$"):
+    with pytest.raises(ConfigurationError, match=r"^--rpc-transport=fast: must be auto, events or threads$"):
         read(Settings, {"rpc_transport": "fast"})
