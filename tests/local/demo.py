@@ -16,19 +16,20 @@ CLIENTS = ("hello-client", "howdy-client")
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Make the environment of a demo that does not meet others."""
+    """Makes the environment of a demo that shares nothing with others."""
     defaults = {
         "LISTEN": f"127.0.0.1:{running.free_port()}",
         "ADMIN_LISTEN": f"127.0.0.1:{running.free_port()}",
         "INTERVAL": "0.05",
         "DRAIN_DELAY": "1",
+        "DEBUG_LISTEN": "",
         "LOG_FORMAT": "json",
     }
     return running.environment(**(defaults | settings))
 
 
 def alive(pids: Mapping[str, int]) -> list[str]:
-    """Tell which of these programs have not ended."""
+    """Names those of these programs that have not ended."""
     return [name for name, pid in pids.items() if running.is_alive(pid)]
 
 
@@ -41,25 +42,25 @@ class Demo(Running):
         super().__init__("local-demo", "up", "--directory", str(directory), env=self.env)
 
     def wait_until_up(self) -> None:
-        """Wait for the first replies of both clients."""
+        """Waits for the first replies of both clients."""
         for client in CLIENTS:
             wait_until(f"replies to {client}", lambda client=client: self.replies(client) or self._ended())  # type: ignore[misc]
 
     def log(self, program: str) -> list[dict[str, Any]]:
-        """All that a program has logged until now."""
+        """Returns what a program has logged until now."""
         own = [line.partition("|") for line in self.lines]
         return running.records([text.strip() for name, _, text in own if name.strip() == program])
 
     def replies(self, client: str) -> list[str]:
-        """Names of the replicas that answered a client, in order."""
+        """Names the replicas that answered a client, in order."""
         return [record["hostname"] for record in self.log(client) if record["event"] == "reply"]
 
     def failures(self, client: str) -> list[dict[str, Any]]:
-        """What a client has logged of calls that failed."""
+        """Returns the failed calls that a client has logged."""
         return [record for record in self.log(client) if record["event"] == "call failed"]
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run another command on this demo's directory."""
+        """Runs another command on this demo's directory."""
         return running.run(
             "local-demo", *arguments, "--directory", str(self.directory), env=self.env, seconds=90
         )
@@ -69,8 +70,8 @@ class Demo(Running):
         assert result.returncode == 0, result.stderr
 
     def wait_for_answers_of(self, client: str, replicas: int) -> set[str]:
-        """Wait until exactly so many replicas answer a client, all in turn; return their names."""
-        # Enough calls to see that nobody is missing and nobody too much.
+        """Waits until exactly so many replicas answer a client, all in turn; returns their names."""
+        # Enough calls to see that no replica is missing and none too many.
         calls = max(10, 3 * replicas)
         seen = len(self.replies(client))
 
@@ -83,14 +84,14 @@ class Demo(Running):
         return wait_until(f"{replicas} replicas answering {client} in turn", in_turn)
 
     def pids(self) -> dict[str, int]:
-        """Process ids of the programs that run now."""
+        """Returns the process ids of the programs that run now."""
         return {file.name: int(file.read_text()) for file in (self.directory / "processes").iterdir()}
 
     def send_to(self, program: str, number: signal.Signals) -> None:
         os.kill(self.pids()[program], number)
 
     def end(self) -> dict[str, dict[str, Any]]:
-        """End it as Ctrl-C does, see that nothing is left, and return each client's count of all its calls."""
+        """Ends it as Ctrl-C does, checks that no process is left, and returns each client's count of all its calls."""
         pids = self.pids()
         assert pids, "it does not run"
         self.send_to_group(signal.SIGINT)

@@ -35,7 +35,12 @@ class Mesh:
     @contextmanager
     def xds_server(self) -> Iterator[None]:
         """Runs the xds-server; begins when it is ready."""
-        settings = {"LISTEN": self.address, "ADMIN_LISTEN": "127.0.0.1:0", "POLL_INTERVAL": "1"}
+        settings = {
+            "LISTEN": self.address,
+            "ADMIN_LISTEN": "127.0.0.1:0",
+            "DEBUG_LISTEN": "",
+            "POLL_INTERVAL": "1",
+        }
         files = {"DISCOVERY": "files", "DISCOVERY_DIR": str(self._directory)}
         with Running("xds-server", "serve", env=running.environment(**settings, **files)) as server:
             server.wait_for_line('"ready"')

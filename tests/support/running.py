@@ -20,12 +20,12 @@ _PASSED_ON = ("HOME", "LANG", "PATH", "RPC_TRANSPORT", "TMPDIR")
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Make an environment in which nothing of whoever runs the tests changes a program."""
+    """Makes an environment in which no setting of whoever runs the tests changes a program."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | settings
 
 
 def free_port() -> int:
-    """Find a free port outside of the ranges from which the kernel and Kubernetes take ports meanwhile."""
+    """Returns a free port outside of the ranges from which the kernel and Kubernetes take ports meanwhile."""
     while True:
         port = random.SystemRandom().randrange(20_000, 30_000)
         try:
@@ -62,7 +62,7 @@ class Running:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End it as politely as it takes, and show what it wrote if the test has failed."""
+        """Ends the program, by force after 10 s, and prints what it wrote if the test has failed."""
         if self._process.poll() is None:
             self.send(signal.SIGTERM)
             try:
@@ -91,11 +91,11 @@ class Running:
         self._process.send_signal(number)
 
     def send_to_group(self, number: signal.Signals) -> None:
-        """Send a signal to all of its process group, as a terminal does for Ctrl-C."""
+        """Sends a signal to all of its process group, as a terminal does for Ctrl-C."""
         os.killpg(self._process.pid, number)
 
     def wait(self, seconds: float = DEADLINE) -> int:
-        """Wait until it has ended and all that it wrote is read; return the exit code."""
+        """Waits until it has ended and all that it wrote is read; returns the exit code."""
         code = self._process.wait(seconds)
         self._reader.join(seconds)
         if self._process.stdout:
@@ -103,7 +103,7 @@ class Running:
         return code
 
     def wait_for_line(self, *parts: str) -> str:
-        """Wait for a line with all these parts."""
+        """Waits for a line with all these parts and returns it."""
         found = wait_until(
             f"a line with {parts} among the output",
             lambda: [line for line in self.lines if all(part in line for part in parts)] or self._ended(),
@@ -119,17 +119,17 @@ class Running:
             self._take(line.rstrip("\n"))
 
     def _take(self, line: str) -> None:
-        """Keep a line; called from the thread that reads."""
+        """Keeps a line; called from the thread that reads."""
         self._lines.append(line)
 
 
 def records(lines: list[str]) -> list[dict[str, Any]]:
-    """Read the lines that are JSON objects."""
+    """Returns the lines that are JSON objects."""
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def run(*command: str, env: Mapping[str, str], seconds: float = DEADLINE) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end."""
+    """Runs a program to its end."""
     return subprocess.run(
         [BIN / command[0], *command[1:]],
         env=env,
@@ -141,12 +141,12 @@ def run(*command: str, env: Mapping[str, str], seconds: float = DEADLINE) -> sub
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process is there and has not ended."""
+    """Returns whether a process is there and has not ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    # One that has ended and that nobody has asked about yet is there still, as a zombie.
+    # One that has ended stays, as a zombie, until its parent waits for it.
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

@@ -9,11 +9,11 @@ Seen = TypeVar("Seen")
 EVERY = 0.05
 """Seconds between two looks."""
 DEADLINE = 60.0
-"""Seconds after which the wait is in vain: far more than anything here takes, as the machine may be busy."""
+"""Seconds after which a wait fails: far more than anything here takes, as the machine may be busy."""
 
 
 def wait_until(what: str, look: Callable[[], Seen], deadline: float = DEADLINE) -> Seen:
-    """Look until what is seen is true, and return it."""
+    """Looks until what is seen is true, and returns it."""
     end = time.monotonic() + deadline
     while not (seen := look()):
         assert time.monotonic() < end, f"waited {deadline:.0f} s for {what}; seen last: {seen!r}"

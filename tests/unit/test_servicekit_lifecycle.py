@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 import structlog
@@ -108,6 +108,80 @@ def test_a_program_may_ask_itself_to_stop() -> None:
         assert not shutdown.interactive
 
     assert lifecycle.run("example", main) == 0
+
+
+async def returns() -> None:
+    pass
+
+
+async def fails() -> None:
+    raise ZeroDivisionError("by zero")
+
+
+async def fails_for_a_reason() -> None:
+    raise ConfigurationError("PORT=x")
+
+
+async def is_cancelled() -> None:
+    task = asyncio.current_task()
+    assert task
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("task", "code", "event"),
+    [
+        (returns, 1, "example: the task 'discovery' returned, but should run until the shutdown"),
+        (is_cancelled, 1, "example: the task 'discovery' was cancelled, but should run until the shutdown"),
+        (fails, 1, "example: the task 'discovery' failed: ZeroDivisionError('by zero')"),
+        (fails_for_a_reason, 2, "example: PORT=x"),
+    ],
+)
+def test_an_endless_task_that_ends_is_named_and_ends_the_program(
+    task: Callable[[], Coroutine[None, None, None]], code: int, event: str, logged: list[dict[str, object]]
+) -> None:
+    ended = []
+
+    async def runs_on() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("the other task")
+
+    async def main(shutdown: Shutdown) -> None:
+        await lifecycle.run_until_shutdown(shutdown, {"others": runs_on(), "discovery": task()})
+
+    assert lifecycle.run("example", main) == code
+    assert [line["event"] for line in logged] == [event]
+    assert ended == ["the other task"]
+
+
+def test_the_line_of_a_failed_task_has_its_traceback(logged: list[dict[str, object]]) -> None:
+    async def main(shutdown: Shutdown) -> None:
+        await lifecycle.run_until_shutdown(shutdown, {"discovery": fails()})
+
+    lifecycle.run("example", main)
+    assert isinstance(logged[0]["exc_info"], ZeroDivisionError)
+
+
+def test_endless_tasks_are_cancelled_at_the_shutdown(logged: list[dict[str, object]]) -> None:
+    ended = []
+
+    async def runs_on(shutdown: Shutdown) -> None:
+        try:
+            shutdown.request()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("discovery")
+
+    async def main(shutdown: Shutdown) -> None:
+        await lifecycle.run_until_shutdown(shutdown, {"discovery": runs_on(shutdown)})
+        assert ended == ["discovery"]
+
+    assert lifecycle.run("example", main) == 0
+    assert logged == []
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ async def test_an_address_of_another_machine(server: grpc.aio.Server) -> None:
 
 
 async def test_health_is_not_serving_until_told(server: grpc.aio.Server) -> None:
-    servicer = await health.add(server, ["greeter.v1.Greeter"])
+    servicer = health.add(server, ["greeter.v1.Greeter"])
     port = listening.bind(server, "127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -77,10 +77,10 @@ async def test_health_is_not_serving_until_told(server: grpc.aio.Server) -> None
             return [HealthCheckResponse.ServingStatus.Name(each.status) for each in found]
 
         assert await statuses() == ["NOT_SERVING", "NOT_SERVING"]
-        await servicer.set("", HealthCheckResponse.SERVING)
+        servicer.set("", HealthCheckResponse.SERVING)
         assert await statuses() == ["SERVING", "NOT_SERVING"]
-        await servicer.set("greeter.v1.Greeter", HealthCheckResponse.SERVING)
-        await servicer.enter_graceful_shutdown()
+        servicer.set("greeter.v1.Greeter", HealthCheckResponse.SERVING)
+        servicer.enter_graceful_shutdown()
         assert await statuses() == ["NOT_SERVING", "NOT_SERVING"]
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await stub.Check(HealthCheckRequest(service="unknown"))

@@ -38,7 +38,7 @@ Directory = Annotated[
     Path,
     typer.Option(
         metavar="DIRECTORY",
-        help="State directory. Demos with different ones, and with LISTEN and ADMIN_LISTEN of their own, do not meet.",
+        help="State directory. Demos with different ones, and with LISTEN, ADMIN_LISTEN and DEBUG_LISTEN of their own, do not meet.",
     ),
 ]
 Service = Annotated[str, typer.Argument(metavar="SERVICE", parser=_service, help=" or ".join(_NAMES))]

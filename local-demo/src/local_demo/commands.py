@@ -23,19 +23,19 @@ from local_demo.supervisor import CLIENTS, REPLICAS, SERVICES, XDS_SERVER, Super
 from servicekit.errors import ConfigurationError, ServiceError
 
 DIRECTORY = Path(__file__).parents[3] / ".local"
-"""The state directory, unless another is given: in the checkout that this is installed from."""
+"""The default state directory: in the checkout that this is installed from."""
 
-INTERRUPTED = 128 + signal.SIGINT
+_INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAME_SIGNAL_SECONDS = 0.5
-"""One Ctrl-C may come twice, from the terminal and from a program around this one."""
+"""One Ctrl-C may arrive twice: from the terminal and from a parent program, such as Task."""
 _SCALE_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _PERIOD = 0.05
 
 
 def up(directory: Path) -> int:
-    """Run the demo until a signal or `stop` ends it."""
+    """Runs the demo until a signal or `stop` ends it."""
     user = dict(os.environ)
     where = environment.listening(user)
     state = State(directory)
@@ -53,12 +53,12 @@ def up(directory: Path) -> int:
             return asyncio.run(_supervise(Supervisor(state, output, user, where), output))
         finally:
             for number in _SIGNALS:
-                signal.signal(number, signal.SIG_IGN)  # no more to be ended
+                signal.signal(number, signal.SIG_IGN)  # everything has ended
             output.close()
 
 
 def scale(directory: Path, service: str, replicas: int) -> int:
-    """Ask the running supervisor for a number of replicas, and wait until they are ready."""
+    """Asks the running supervisor for a number of replicas, and waits until they are ready."""
     state = State(directory)
     if not state.supervisor():
         raise ConfigurationError(
@@ -90,7 +90,7 @@ def scale(directory: Path, service: str, replicas: int) -> int:
 
 
 def stop(directory: Path) -> int:
-    """End the running demo, and what one that was killed has left behind."""
+    """Ends the running demo, and the programs that a killed one has left behind."""
     state = State(directory)
     if pid := state.supervisor():
         say(f"stopping the demo in {state.path} (process {pid})")
@@ -108,19 +108,19 @@ def stop(directory: Path) -> int:
 
 
 async def _supervise(supervisor: Supervisor, output: Output) -> int:
-    """Run everything; the first signal ends it in order, the second kills it at once."""
+    """Runs everything; the first signal ends it in order, the second one kills it at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     running = loop.create_task(supervisor.run(stop))
 
-    patient_until = math.inf
+    kill_after = math.inf
 
     def signalled() -> None:
-        nonlocal patient_until
+        nonlocal kill_after
         if not stop.is_set():
             stop.set()
-            patient_until = loop.time() + _SAME_SIGNAL_SECONDS
-        elif loop.time() > patient_until:
+            kill_after = loop.time() + _SAME_SIGNAL_SECONDS
+        elif loop.time() > kill_after:
             running.cancel()
 
     for number in _SIGNALS:
@@ -129,7 +129,7 @@ async def _supervise(supervisor: Supervisor, output: Output) -> int:
         await running
     except asyncio.CancelledError:
         output.write("local", "everything has been killed")
-        return INTERRUPTED
+        return _INTERRUPTED
     output.write("local", "everything has ended")
     return 0
 
@@ -141,7 +141,7 @@ def _output() -> Output:
 
 
 def _introduction(directory: Path, where: Listening) -> list[str]:
-    """Say what runs and what to try."""
+    """Returns the lines that say what runs and what to try."""
     if directory == DIRECTORY:
         task = os.environ.get("TASKW") or "task"
         scaling, stopping = f"{task} local:scale SERVICE=hello-server REPLICAS=5", f"{task} local:stop"
@@ -179,6 +179,6 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def say(text: str, *, to: TextIO | None = None) -> None:
-    """Print a line, to stdout if not told otherwise; a reader that has gone away is no error."""
+    """Prints a line, to stdout if not told otherwise; a reader that has gone away is no error."""
     with suppress(BrokenPipeError):
         print(text, file=to, flush=True)

@@ -1,4 +1,4 @@
-"""The environment of each program: the user's own, and what the demo must set. Pure.
+"""The environment of each program: the user's own, and the variables that the demo sets. Pure.
 
 The user's variables go to every program (`INTERVAL=0.05`, `LOG_LEVEL`, `POLL_INTERVAL`, ...), except those that tie
 the demo together: where to listen, where the endpoints are, which xds-server to ask.
@@ -16,7 +16,7 @@ from servicekit.addresses import Address
 Environment = Mapping[str, str]
 
 _PROXIES = frozenset({"grpc_proxy", "https_proxy", "http_proxy"})
-"""gRPC would look for a proxy even to xds:/// targets and to 127.0.0.1, and nothing here leaves this machine."""
+"""Not passed on: gRPC uses a proxy even for xds:/// targets and 127.0.0.1, and no call here leaves this machine."""
 
 
 class Listening(NamedTuple):
@@ -27,7 +27,7 @@ class Listening(NamedTuple):
 
 
 def listening(user: Environment) -> Listening:
-    """Read where xds-server is to listen; this machine alone reaches it, unless the user wants otherwise."""
+    """Reads where xds-server listens: by default where this machine alone reaches it."""
     return Listening(
         addresses.parse("LISTEN", user.get("LISTEN") or f"{addresses.LOOPBACK}:18000"),
         addresses.parse("ADMIN_LISTEN", user.get("ADMIN_LISTEN") or f"{addresses.LOOPBACK}:18080"),
@@ -35,7 +35,7 @@ def listening(user: Environment) -> Listening:
 
 
 def of_xds_server(user: Environment, where: Listening, endpoints: Path) -> Environment:
-    """Make the environment of xds-server, which finds the services in the folder `endpoints`."""
+    """Makes the environment of xds-server, which finds the services in the folder `endpoints`."""
     return _common(user) | {
         "LISTEN": str(where.xds),
         "ADMIN_LISTEN": str(where.admin),
@@ -45,12 +45,12 @@ def of_xds_server(user: Environment, where: Listening, endpoints: Path) -> Envir
 
 
 def of_server(user: Environment, name: str, address: Address) -> Environment:
-    """Make the environment of one replica of a greeter; it gets a host name as a pod does."""
+    """Makes the environment of one replica of a greeter; it gets a host name as a pod does."""
     return _common(user) | {"HOSTNAME": name, "POD_IP": address.host, "PORT": str(address.port)}
 
 
 def of_client(user: Environment, name: str, where: Listening) -> Environment:
-    """Make the environment of a client, with its bootstrap."""
+    """Makes the environment of a client, with its bootstrap."""
     bootstrap = {
         "xds_servers": [
             {
@@ -62,7 +62,7 @@ def of_client(user: Environment, name: str, where: Listening) -> Environment:
         "node": {"id": f"{name}.default", "metadata": {"NAMESPACE": "default"}, "locality": {}},
     }
     result = _common(user) | {"GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap)}
-    # gRPC would prefer a file that this names, and so another xds-server.
+    # gRPC would prefer the file that this names, and so another xds-server.
     result.pop("GRPC_XDS_BOOTSTRAP", None)
     return result
 
@@ -71,6 +71,6 @@ def _common(user: Environment) -> dict[str, str]:
     return {
         **{name: value for name, value in user.items() if name not in _PROXIES},
         "LOG_FORMAT": user.get("LOG_FORMAT") or "text",
-        # A pipe is not a terminal: without this Python would keep lines back.
+        # Without this Python buffers what it writes to a pipe.
         "PYTHONUNBUFFERED": "1",
     }

@@ -15,7 +15,7 @@ _PERIOD = 1.0
 _PERIOD_UNTIL_READY = 0.1
 _TIMEOUT = 2.0
 _FAILURE_THRESHOLD = 3
-"""So many answers in a row have to be missing; a single late one is no wonder on a busy machine."""
+"""How many checks in a row have to fail; a single late answer is normal on a busy machine."""
 
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -27,9 +27,9 @@ _OPTIONS = (
 
 
 async def follow(address: Address) -> AsyncIterator[bool]:
-    """Say again and again whether what listens on `address` serves."""
+    """Yields again and again whether the program that listens on `address` serves."""
     serves = False
-    missing = 0
+    failed = 0
     async with grpc.aio.insecure_channel(str(address), options=_OPTIONS) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while True:
@@ -38,10 +38,10 @@ async def follow(address: Address) -> AsyncIterator[bool]:
                     health_pb2.HealthCheckRequest(), timeout=_TIMEOUT, wait_for_ready=True
                 )
             except grpc.aio.AioRpcError:
-                missing += 1
-                serves = serves and missing < _FAILURE_THRESHOLD
+                failed += 1
+                serves = serves and failed < _FAILURE_THRESHOLD
             else:
-                missing = 0
+                failed = 0
                 serves = answer.status == health_pb2.HealthCheckResponse.SERVING
             yield serves
             await asyncio.sleep(_PERIOD if serves else _PERIOD_UNTIL_READY)

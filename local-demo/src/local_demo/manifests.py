@@ -39,7 +39,7 @@ class Endpoint:
 
 
 def files(services: Mapping[Service, Sequence[Endpoint]]) -> dict[str, str]:
-    """Describe all services: file names, and the YAML to write there."""
+    """Describes all services; returns the YAML to write, by file name."""
     result = {}
     for service, endpoints in services.items():
         result[f"{service.name}.yaml"] = _yaml(_service(service))
@@ -51,7 +51,7 @@ def files(services: Mapping[Service, Sequence[Endpoint]]) -> dict[str, str]:
 
 
 def states(texts: Iterable[str], service: str) -> dict[str, str]:
-    """Read back from such files how the replicas of a service are: ready, starting or draining."""
+    """Reads the states of a service's replicas back from such files: ready, starting or draining."""
     documents = (yaml.safe_load(text) for text in texts)
     return {
         endpoint["targetRef"]["name"]: _state(endpoint["conditions"])
@@ -100,7 +100,7 @@ def _slice(service: Service, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _placeholder(service: Service) -> dict[str, Any]:
-    """Make what the EndpointSlice controller leaves of a service without pods: an empty slice, with ports null."""
+    """Makes the slice that the EndpointSlice controller keeps for a service without pods: empty, with ports null."""
     return _endpoint_slice(service, f"{service.name}-empty", endpoints=[], ports=None)
 
 

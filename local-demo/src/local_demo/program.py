@@ -1,4 +1,4 @@
-"""One program, kept running as kubelet keeps a container: started again with a growing pause when it ends by itself.
+"""One program, kept running as kubelet keeps a container: restarted with a growing pause when it ends by itself.
 
 It must not know which program it is, nor what depends on it.
 """
@@ -39,7 +39,7 @@ class Launch:
 
 
 class Program:
-    """A program that runs until it is told to end.
+    """A program that runs until `end` is called.
 
     Attributes:
         name: Unique among the programs.
@@ -69,7 +69,7 @@ class Program:
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Run it, and start it again as often as necessary. When cancelled, it is killed."""
+        """Runs the program and restarts it whenever it ends by itself. When cancelled, kills it."""
         clock = asyncio.get_running_loop().time
         failures = 0
         try:
@@ -88,10 +88,10 @@ class Program:
             self._ended.set()
 
     async def end(self, signal_number: signal.Signals, *, grace: float) -> None:
-        """End it with a signal, or by force after `grace` seconds; return when it is gone."""
+        """Ends the program with a signal, or by force after `grace` seconds; returns when it is gone."""
         self._ending.set()
         if self._check is not None:
-            # How it is from now on is known.
+            # From now on it counts as it was last.
             self._check.cancel()
         self._send(signal_number)
         if not await _within(grace, self._ended):
@@ -106,7 +106,7 @@ class Program:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._show(process))
                 self._check = group.create_task(self._follow_health(self.launch))
-                if self._ending.is_set():  # told to while it was being started
+                if self._ending.is_set():  # `end` was called while it was being started
                     process.kill()
                 code = await process.wait()
                 self._set_ready(ready=False)
@@ -128,7 +128,7 @@ class Program:
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=STDOUT,
-                # Ctrl-C at the terminal reaches a whole session's foreground: only the supervisor is to get it.
+                # Ctrl-C at the terminal reaches the whole foreground process group: the supervisor alone must get it.
                 start_new_session=True,
                 pass_fds=[descriptor],
             )
@@ -159,10 +159,10 @@ class Program:
 
 
 def find(name: str) -> Path:
-    """Find an installed program: beside the Python that runs this one.
+    """Returns the file of an installed program, beside the Python that runs this one.
 
     Raises:
-        ServiceError: it is not there.
+        ServiceError: It is not there.
     """
     path = Path(sys.executable).parent / name
     if not path.exists():
@@ -171,7 +171,7 @@ def find(name: str) -> Path:
 
 
 def pause(failures: int) -> float:
-    """Seconds until a program is started again that has failed so often in a row: 0, 1, 2, 4, ... 30."""
+    """Returns the seconds before a program is restarted after so many failures in a row: 0, 1, 2, 4, ... 30."""
     return 0.0 if failures < 2 else min(_LONGEST_PAUSE, 2.0 ** min(failures - 2, 10))  # noqa: PLR2004
 
 
@@ -180,7 +180,7 @@ def _described(code: int) -> str:
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:
-    """Wait for an event; say whether it came."""
+    """Waits for an event, at most so many seconds; returns whether it came."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,4 +1,4 @@
-"""The state directory: all that the supervisor and the other commands know of each other.
+"""The state directory, through which the supervisor and the other commands communicate.
 
     lock            locked by the supervisor as long as it lives; holds its process id
     endpoints/      Kubernetes objects for xds-server: a Service file, and an EndpointSlice file a replica
@@ -22,7 +22,7 @@ from typing import IO
 from servicekit.errors import ServiceError
 
 MAX_REPLICAS = 50
-_PATIENCE = 5.0
+_KILL_SECONDS = 5.0
 _PERIOD = 0.05
 
 
@@ -39,10 +39,10 @@ class State:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the one supervisor of this directory.
+        """Makes this process the one supervisor of this directory.
 
         Raises:
-            ServiceError: there is one already.
+            ServiceError: There is one already.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self._lock.open("a+") as file:
@@ -50,7 +50,7 @@ class State:
             if not _wait(lambda: _try_lock(file), 0.5):
                 raise ServiceError(
                     f"the demo runs already in {self.path} (process {self.supervisor()}): end it with "
-                    f"`local-demo stop`, or run another with --directory, LISTEN and ADMIN_LISTEN of its own"
+                    f"`local-demo stop`, or run another with --directory, LISTEN, ADMIN_LISTEN and DEBUG_LISTEN of its own"
                 )
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -61,20 +61,20 @@ class State:
                 file.truncate(0)
 
     def supervisor(self) -> int | None:
-        """Find the process id of the supervisor, None if there is none."""
+        """Returns the process id of the supervisor, None if there is none."""
         return _holder(self._lock)
 
     def end_leftovers(self) -> list[str]:
-        """Kill the programs that a supervisor left behind when it was killed itself, and return their names.
+        """Kills the programs that a killed supervisor left behind, and returns their names.
 
         Raises:
-            ServiceError: one does not end.
+            ServiceError: One does not end.
         """
         ended = []
         for file in sorted(self.processes.glob("*")):
             if pid := _holder(file):
                 os.kill(pid, signal.SIGKILL)
-                if not _wait(lambda file=file: _holder(file) is None, _PATIENCE):  # type: ignore[misc]
+                if not _wait(lambda file=file: _holder(file) is None, _KILL_SECONDS):  # type: ignore[misc]
                     raise ServiceError(
                         f"{file.name} (process {pid}), left by an earlier demo, does not end: kill it"
                     )
@@ -82,14 +82,14 @@ class State:
         return ended
 
     def clear(self) -> None:
-        """Remove what an earlier supervisor left, and nothing else that may be in the directory."""
+        """Removes what an earlier supervisor left, and nothing else that may be in the directory."""
         for folder in (self.endpoints, self.replicas, self.processes):
             folder.mkdir(exist_ok=True)
             for file in folder.iterdir():
                 file.unlink()
 
     def publish(self, files: Mapping[str, str]) -> None:
-        """Make the folder of the endpoints hold these files and no others; new ones come before old ones go."""
+        """Makes the folder of the endpoints hold these files and no others; writes new ones before it removes old ones."""
         for name, text in files.items():
             if self._published.get(name) != text:
                 _write(self.endpoints / name, text)
@@ -99,7 +99,7 @@ class State:
             del self._published[name]
 
     def published(self) -> list[str]:
-        """Read the files of the endpoints' folder."""
+        """Reads the files of the endpoints' folder."""
         texts = []
         for file in sorted(self.endpoints.glob("*.yaml")):
             try:
@@ -109,14 +109,14 @@ class State:
         return texts
 
     def want(self, service: str, replicas: int) -> None:
-        """Ask for a number of replicas."""
+        """Asks for a number of replicas."""
         _write(self.replicas / service, f"{replicas}\n")
 
     def wanted(self, service: str) -> int:
-        """Read how many replicas are wanted.
+        """Returns how many replicas are wanted.
 
         Raises:
-            ServiceError: the file does not say.
+            ServiceError: The file does not say.
         """
         file = self.replicas / service
         try:
@@ -130,14 +130,14 @@ class State:
 
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """Make a file that is locked as long as this process, or one that inherits its descriptor, keeps it open."""
+    """Makes a file that is locked as long as this process, or one that inherits its descriptor, keeps it open."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield file.fileno()
 
 
 def _holder(path: Path) -> int | None:
-    """Return the process id in a locked file, None if nobody holds the lock."""
+    """Returns the process id in a locked file, None if nobody holds the lock."""
     try:
         with path.open("r+") as file:
             while not _try_lock(file):
@@ -167,7 +167,7 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all; its temporary name is none that xds-server reads."""
+    """Writes a file atomically, by a temporary name that xds-server does not read."""
     temporary = path.with_name(f".{path.name}.temporary")
     temporary.write_text(text)
     temporary.replace(path)

@@ -30,17 +30,17 @@ ZONES = ("zone-a", "zone-b")
 _GRACE = 30.0
 """Seconds that a replica gets to drain when it is scaled away: Kubernetes's default."""
 _LAST_GRACE = 3.0
-"""Seconds that a program gets when everything ends."""
+"""Seconds that a program gets to stop when everything ends."""
 
 
 @dataclass
 class Replica:
-    """What would be a pod.
+    """The counterpart of a pod.
 
     Attributes:
         program: Its program.
-        zone: Where it pretends to be.
-        draining: Whether it has been told to end.
+        zone: The zone that its EndpointSlice names.
+        draining: Whether its end was requested.
     """
 
     program: Program
@@ -48,7 +48,7 @@ class Replica:
     draining: bool = False
 
     def endpoint(self) -> Endpoint | None:
-        """Describe it; None before it has an address, as for a pod that is not scheduled."""
+        """Describes it; None before it has an address, as for a pod that is not scheduled."""
         launch = self.program.launch
         if launch is None or launch.address is None:
             return None
@@ -57,7 +57,7 @@ class Replica:
             launch.address,
             self.zone,
             ready=self.program.ready and not self.draining,
-            # As it was when it was told to end: it answers until it is gone, and is not asked any more.
+            # As it was when it began to drain: it answers until it is gone, and its health is not checked any more.
             serving=self.program.ready,
             terminating=self.draining,
         )
@@ -80,23 +80,23 @@ class Supervisor:
         self._group = asyncio.TaskGroup()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run everything until `stop`. When cancelled, everything is killed."""
+        """Runs everything until `stop`. When cancelled, everything is killed."""
         for service in SERVICES:
             self._state.want(service.name, REPLICAS)
         async with self._group:
             xds_server = self._start(XDS_SERVER, self._xds_server_launch)
             clients: list[Program] = []
-            chores = [
+            helpers = [
                 self._group.create_task(self._follow_wanted()),
                 *(self._group.create_task(self._start_client(name, xds_server, clients)) for name in CLIENTS),
             ]
             await stop.wait()
             self._say("stopping")
-            for chore in chores:
-                chore.cancel()
+            for helper in helpers:
+                helper.cancel()
             servers = [replica.program for replicas in self._replicas.values() for replica in replicas]
             await _end(clients, signal.SIGTERM)
-            # As Ctrl-C does: a server that drains would wait for nobody, and a person is waiting.
+            # SIGINT, as Ctrl-C does, leaves out the drain delay: there are no clients left, and a person is waiting.
             await _end(servers, signal.SIGINT)
             await _end([xds_server], signal.SIGTERM)
 
@@ -120,7 +120,7 @@ class Supervisor:
         )
 
     async def _start_client(self, name: str, xds_server: Program, clients: list[Program]) -> None:
-        """Start a client once it can be answered, so that its first lines are no errors."""
+        """Starts a client once its servers are ready, so that its first lines are not errors."""
         replicas = self._replicas[CLIENTS[name]]
         while not (xds_server.ready and all(replica.program.ready for replica in replicas)):
             await self._changed.wait()
@@ -129,7 +129,7 @@ class Supervisor:
 
     async def _follow_wanted(self) -> None:
         self._scale_all()
-        # What a watch misses, the next second finds.
+        # A change that the watch misses is found within a second.
         async for _ in watchfiles.awatch(
             self._state.replicas,
             watch_filter=None,
@@ -167,7 +167,7 @@ class Supervisor:
         zone = min(ZONES, key=zones.count)
 
         def next_launch() -> Launch:
-            # A port that was free before may be taken by now.
+            # Another program may have taken the port of the last start.
             address = Address(addresses.LOOPBACK, addresses.free_port())
             return Launch(
                 [self._executables[service.name]], environment.of_server(self._user, name, address), address
@@ -205,7 +205,7 @@ class Supervisor:
 
 
 async def _end(programs: Iterable[Program], signal_number: signal.Signals) -> None:
-    """End programs together; SIGTERM for those that are starting, as Python shows a traceback for SIGINT then."""
+    """Ends programs together; SIGTERM for those that are starting, as Python shows a traceback for SIGINT then."""
     await asyncio.gather(
         *(each.end(signal_number if each.ready else signal.SIGTERM, grace=_LAST_GRACE) for each in programs)
     )

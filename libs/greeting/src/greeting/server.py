@@ -73,16 +73,16 @@ async def serve(settings: ServerSettings, shutdown: Shutdown) -> None:
     greeter_pb2_grpc.add_GreeterServicer_to_server(
         Greeter(settings.greeting, settings.hostname, settings.pod_ip), server
     )
-    status = await health.add(server, [GREETER])
+    status = health.add(server, [GREETER])
     reflection.enable_server_reflection([GREETER, HEALTH, reflection.SERVICE_NAME], server)
     port = listening.bind(server, f"[::]:{settings.port}")
     await server.start()
     for service in ("", GREETER):
-        await status.set(service, HealthCheckResponse.SERVING)
+        status.set(service, HealthCheckResponse.SERVING)
     log.info("serving", port=port, hostname=settings.hostname, ip=settings.pod_ip)
 
     await shutdown.wait()
-    await status.enter_graceful_shutdown()
+    status.enter_graceful_shutdown()
     if not shutdown.interactive:
         log.info("not serving any more, still answering", seconds=settings.drain_delay)
         await asyncio.sleep(settings.drain_delay)
