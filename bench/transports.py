@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench import running
-from bench.bare import ENDPOINTS, WAYS
+from bench.bare import ENDPOINTS_EACH, WAYS
 from bench.fanout import PEER, ratio_to
 from bench.report import Report
 from tests.support.running import Running, environment, free_port
@@ -19,7 +19,7 @@ def measure(report: Report) -> None:
     for step in report.steps([PEER, *WAYS]):
         with contextlib.ExitStack() as stack:
             target = stack.enter_context(
-                running.peer(services=1, endpoints=ENDPOINTS) if step == PEER else _server(step)
+                running.peer(services=1, endpoints=ENDPOINTS_EACH) if step == PEER else _server(step)
             )
             found[step] = target.load(streams=count, changes=changes)
     rows = []

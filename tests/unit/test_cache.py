@@ -8,7 +8,7 @@ from xds_server.cache.cache import Cache
 from xds_server.model.client import Client
 from xds_server.model.service import ServiceName
 from xds_server.model.tables import SERVICES
-from xds_server.resources import cluster
+from xds_server.resources.builders import builder
 from xds_server.resources.types import Key, Resource, ResourceType
 
 WEB, API = "web.shop:80", "api.shop:80"
@@ -87,16 +87,24 @@ def test_what_was_looked_for_in_vain_is_built_when_it_appears(cache):
     assert subscriber.take() == [(LDS, "new-listener")]
 
 
-def test_a_resource_that_depends_on_no_trait_is_built_once_for_all(cache, monkeypatch):
+def test_a_resource_that_depends_on_no_trait_is_built_once_for_all():
     built = []
-    build = cluster.serialise
-    monkeypatch.setattr(
-        cluster, "serialise", lambda name, message: built.append(name) or build(name, message)
-    )
+
+    def record(key):
+        build = builder(key, cluster_domain="cluster.local")
+
+        def recorded(lookup):
+            built.append(key)
+            return build and build(lookup)
+
+        return recorded
+
+    cache = Cache(record)
+    publish(cache, service("web", "10.0.0.1"))
     subscribers = [Listener(namespace) for namespace in ("shop", "team", "other")]
     for subscriber in subscribers:
         subscribe(cache, subscriber, WEB, "web.shop", kinds=[CDS, LDS])
-    assert built == [WEB]
+    assert len(built) == len(set(built)) == 4
     assert variants(cache) == [
         ("CDS", "web.shop", {}),
         ("CDS", WEB, {}),
@@ -205,25 +213,33 @@ class TestWildcard:
 
 class TestFailedBuild:
     @pytest.fixture
-    def broken(self, monkeypatch):
-        """Names of clusters whose build fails."""
-        names = {WEB}
-        build = cluster.serialise
+    def broken(self):
+        """Keys whose build fails."""
+        return {Key(CDS, WEB)}
 
-        def fail(name, message):
-            if name in names:
-                raise ZeroDivisionError
-            return build(name, message)
+    @pytest.fixture
+    def cache(self, broken):
+        def fail_if_broken(key):
+            build = builder(key, cluster_domain="cluster.local")
 
-        monkeypatch.setattr(cluster, "serialise", fail)
-        return names
+            def failing(lookup):
+                resource = build and build(lookup)
+                if key in broken:
+                    raise ZeroDivisionError
+                return resource
+
+            return failing
+
+        cache = Cache(fail_if_broken)
+        publish(cache, service("web", "10.0.0.1"), service("api", "10.0.0.2"))
+        return cache
 
     def test_it_keeps_the_last_good_form_and_the_rest_of_the_change_goes_out(self, cache, broken):
         broken.clear()
         subscriber = Listener()
         subscribe(cache, subscriber, WEB, API, "web.shop:81", kinds=[CDS])
         good = find(cache, CDS, WEB)
-        broken.add(WEB)
+        broken.add(Key(CDS, WEB))
         with capture_logs() as logs:
             publish(cache, service("web", "10.0.0.1", ports=(80, 81)), gone=["api"])
         assert subscriber.take() == [(CDS, API), (CDS, "web.shop:81")]

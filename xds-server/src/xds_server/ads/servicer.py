@@ -38,7 +38,7 @@ class AdsServicer:
         *,
         limits: Limits | None = None,
         pace: Pace | None = None,
-        probe_node: str = "",
+        probe_node: str | None = None,
     ) -> None:
         self._cache = cache
         self._transport = transport

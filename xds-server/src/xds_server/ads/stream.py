@@ -53,7 +53,7 @@ class Setting:
     cache: Cache
     pace: Pace
     loop: asyncio.AbstractEventLoop
-    probe_node: str
+    probe_node: str | None
 
 
 class Stream:
@@ -84,7 +84,6 @@ class Stream:
         self.call = call
         self.session = Session(setting.cache, allowance, self._flush)
         self.writing_since = float("inf")
-        self.is_probe = False
         self._log = log.bind(stream=number)
         self._debugging = self._log.debugging
         self._cache = setting.cache
@@ -95,6 +94,11 @@ class Stream:
         self._round: list[Response] = []
         self._quiet_until = 0.0
         self._is_waiting = False
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it belongs to this server's own probe."""
+        return self.session.node.id == self._setting.probe_node
 
     # ---- from the call ----
 
@@ -197,7 +201,6 @@ class Stream:
             return
         self._is_known = True
         node = self.session.node
-        self.is_probe = node.id == self._setting.probe_node
         if not self.is_probe:
             self._log.info("stream opened", node=node.id, client=node.user_agent)
 
