@@ -206,9 +206,9 @@ class Stream:
 
     def _refuse(self, error: RequestError) -> None:
         """Ends the stream because of a request."""
-        self._log.warning(
-            "request refused; the stream is closed", node=self.session.node.id, reason=str(error)
-        )
+        if not self.is_probe:
+            node, reason = self.session.node.id, str(error)
+            self._log.warning("request refused; the stream is closed", node=node, reason=reason)
         code = (
             grpc.StatusCode.RESOURCE_EXHAUSTED
             if isinstance(error, ExhaustedError)
