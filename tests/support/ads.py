@@ -41,7 +41,7 @@ class AdsClient:
         self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         stub = AggregatedDiscoveryServiceStub(self._channel)
         self._call = stub.StreamAggregatedResources(iter(self._requests.get, None), wait_for_ready=True)
-        self._error: grpc.RpcError | None = None
+        self.error: grpc.RpcError | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -58,17 +58,20 @@ class AdsClient:
 
     def ask(self, kind: type[Any], *names: str) -> Held:
         """Subscribes to resources and waits until it holds all of them."""
-        self._names[kind] = list(names)
-        self._send(kind)
+        self.subscribe(kind, *names)
         wait_until(
             f"{names} as {kind.DESCRIPTOR.name}", lambda: set(names) <= self._held(kind).resources.keys()
         )
         return self._held(kind)
 
+    def subscribe(self, kind: type[Any], *names: str) -> None:
+        """Subscribes to resources, and does not wait."""
+        self._names[kind] = list(names)
+        self._send(kind)
+
     def ask_for_many(self, kind: type[Any], one: str, others: Sequence[str]) -> None:
         """Subscribes to many resources, one of which exists, and waits until it holds that one."""
-        self._names[kind] = [*others, one]
-        self._send(kind)
+        self.subscribe(kind, *others, one)
         wait_until(f"{one} as {kind.DESCRIPTOR.name}", lambda: one in self._held(kind).resources)
 
     def walk(self, *targets: str) -> None:
@@ -92,9 +95,7 @@ class AdsClient:
 
     def wait_for_end(self) -> grpc.RpcError:
         """Waits until the server ends the stream, and returns the error."""
-        wait_until("the stream to end", lambda: self._error)
-        assert self._error
-        return self._error
+        return wait_until("the stream to end", lambda: self.error)
 
     def addresses(self, name: str) -> list[str]:
         """Returns the addresses of a ClusterLoadAssignment."""
@@ -134,7 +135,7 @@ class AdsClient:
                 held.resources |= {_name(message): value for message, value in messages}
                 self._send(kind, version_info=response.version_info, response_nonce=response.nonce)
         except grpc.RpcError as error:
-            self._error = error
+            self.error = error
 
     def _responses(self) -> Iterator[Any]:
         return iter(self._call)
