@@ -11,10 +11,10 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
@@ -27,6 +27,7 @@ from xds_server.errors import MalformedObjectError
 from xds_server.objects import documents, meta
 from xds_server.objects.documents import Identity
 from xds_server.objects.kinds import Collection
+from xds_server.source import Target
 
 log = structlog.get_logger()
 
@@ -38,13 +39,6 @@ LOOK_MILLISECONDS = 1000
 """How long to wait for a notification at a time."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class Target(Protocol):
-    """Where the objects go: ``mesh.store.Store``."""
-
-    def replace(self, lists: Mapping[Collection, Iterable[meta.Object]]) -> None:
-        """Applies complete lists as one change."""
 
 
 @dataclass(frozen=True, slots=True)

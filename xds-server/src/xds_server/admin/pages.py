@@ -73,7 +73,7 @@ def application(
             }
             failed = [
                 {"kind": key.type.label, "object": key.name, "reason": reason}
-                for key, reason in cache.problems.items()
+                for key, reason in cache.problems()
             ]
         unusable = [{"kind": p.kind, "object": "/".join(p.key), "reason": p.reason} for p in problems()]
         return _json({"services": found, "problems": [*unusable, *failed]})
@@ -122,7 +122,7 @@ def _update_gauges(cache: Cache, age: float, problems: Iterable[Problem]) -> Non
         metrics.synced.set(cache.synced)
         metrics.services.set(len(cache.tables[SERVICES]))
         subscribed = Counter(key.type for key, *_ in cache.resources())
-        found = Counter([p.kind for p in problems] + [key.type.label for key in cache.problems])
+        found = Counter([p.kind for p in problems] + [key.type.label for key, _ in cache.problems()])
     for type_ in ResourceType:
         metrics.subscriptions.labels(type_.label).set(subscribed[type_])
     metrics.problems.clear()

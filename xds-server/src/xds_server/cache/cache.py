@@ -1,11 +1,12 @@
 """The resources that clients subscribe to, and their subscribers.
 
 A resource is built when the first client subscribes to it, serialised once for all clients that get the same, and
-dropped with its last subscriber: what nobody subscribes to costs nothing. While a resource is built, the table entries
-and the fields of the client that it depends on are recorded. A change of the model rebuilds exactly the resources that
-depend on it, and notifies the subscribers of those that really differ, whatever the size of the mesh.
+dropped with its last subscriber. While a resource is built, the table entries and the fields of the client that it
+depends on are recorded. A change of the model rebuilds exactly the resources that depend on it, and notifies the
+subscribers of those that really differ, whatever the size of the mesh.
 
-This module must not know about streams, nor what resources are made of. Everything here happens under the cache's lock.
+This module must not know about streams, nor, wildcards aside, what resources are made of. Everything here happens under
+the cache's lock.
 """
 
 import threading
@@ -16,15 +17,20 @@ from typing import Any, Protocol
 
 import structlog
 
+from servicekit.log_limits import LogLimiter
 from xds_server import metrics
 from xds_server.model.client import Client
 from xds_server.model.service import Service
-from xds_server.model.tables import ENDPOINTS, SERVICES, Changes, Entry, Table
+from xds_server.model.tables import SERVICES, TABLES, Changes, Entry, Table
 from xds_server.resources.builders import Builder
 from xds_server.resources.lookup import Lookup
+from xds_server.resources.names import of_service
 from xds_server.resources.types import Key, Resource, ResourceType
 
 log = structlog.get_logger()
+
+FAILURE_SECONDS = 60.0
+"""How often the failed build of one resource is logged."""
 
 Traits = tuple[str, ...]
 """Names of fields of a client, or their values."""
@@ -44,18 +50,24 @@ class Subscriber(Protocol):
         """Called once after all `changed` calls of a publication. Must not block."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Variant:
     """One resource, for all clients that agree in the traits that it depends on.
 
     Attributes:
         client: One of those clients.
         resource: None while it does not exist.
-        subscribers: Each with the number of its subscriptions: by name, and by a wildcard.
+        problem: Why the last build failed; empty if it did not.
+        entries: The table entries that it depends on.
+        traits: The fields of the client that it depends on.
+        subscribers: Each with the number of its subscriptions: by name, and by a wildcard. Empty once it is dropped.
     """
 
     client: Client
-    resource: Resource | None
+    resource: Resource | None = None
+    problem: str = ""
+    entries: set[Entry] = field(default_factory=set)
+    traits: Traits = ()
     subscribers: dict[Subscriber, int] = field(default_factory=dict)
 
 
@@ -65,15 +77,13 @@ class _Subscribed:
 
     Attributes:
         key: What clients subscribe to.
-        build: Its builder; None if no resource can have the name.
-        depends_on: The table entries that its variants depend on.
-        traits: The fields of the client that its variants depend on; usually none.
+        build: Its builder; None before the first build, and if no resource can have the name.
+        traits: The fields of the client that any of its variants depends on; usually none.
         variants: One for each combination of values of those fields among the subscribers.
     """
 
     key: Key
-    build: Builder | None
-    depends_on: set[Entry] = field(default_factory=set)
+    build: Builder | None = None
     traits: Traits = ()
     variants: dict[Traits, _Variant] = field(default_factory=dict)
 
@@ -87,19 +97,18 @@ class Cache:
     Attributes:
         lock: Must be held by whoever calls the cache or one of its subscribers; ``publish`` takes it itself.
         synced: Whether the whole model has been published once. Until then no client may be answered.
-        problems: Resources that could not be built and keep their last good form, each with the reason.
     """
 
     def __init__(self, builder: Callable[[Key], Builder | None]) -> None:
         self.lock = threading.RLock()
         self.synced = False
-        self.problems: dict[Key, str] = {}
         self._builder = builder
-        self._tables: dict[Table[Any, Any], dict[Any, Any]] = {SERVICES: {}, ENDPOINTS: {}}
+        self._tables: dict[Table[Any, Any], dict[Any, Any]] = {table: {} for table in TABLES}
         self._subscribed: dict[Key, _Subscribed] = {}
-        self._dependents: dict[Entry, dict[Key, None]] = {}
+        self._dependents: dict[Entry, dict[_Variant, _Subscribed]] = {}
         self._wildcards: dict[ResourceType, dict[Subscriber, None]] = {kind: {} for kind in ResourceType}
         self._notified: dict[Subscriber, None] = {}
+        self._failures = LogLimiter(burst=1, per_second=1 / FAILURE_SECONDS)
 
     @property
     def tables(self) -> Mapping[Table[Any, Any], Mapping[Any, Any]]:
@@ -114,8 +123,12 @@ class Cache:
         began = time.perf_counter()
         with self.lock:
             before = {entry: self._apply(entry, value) for entry, value in changes.items()}
-            for key in {key: None for entry in changes for key in self._dependents.get(entry, ())}:
-                self._refresh(self._subscribed[key])
+            affected: dict[_Variant, _Subscribed] = {}
+            for entry in changes:
+                affected.update(self._dependents.get(entry, {}))
+            for variant, subscribed in affected.items():
+                if variant.subscribers:
+                    self._refresh(subscribed, variant)
             for entry, service in before.items():
                 if entry.table is SERVICES:
                     self._follow_wildcards(service, changes[entry])
@@ -139,7 +152,7 @@ class Cache:
 
     def canonical_names(self) -> Iterator[str]:
         """The names that a wildcard covers at present."""
-        return (name for service in self._tables[SERVICES].values() for name in _names(service))
+        return (name for service in self._tables[SERVICES].values() for name in of_service(service))
 
     def resources(self) -> Iterator[tuple[Key, Mapping[str, str], Resource | None, int]]:
         """Every subscribed resource: its key, the client's traits that it is for, itself, how many subscribe."""
@@ -148,19 +161,41 @@ class Cache:
                 traits = dict(zip(subscribed.traits, values, strict=True))
                 yield subscribed.key, traits, variant.resource, len(variant.subscribers)
 
+    def problems(self) -> Iterator[tuple[Key, str]]:
+        """Resources that could not be built and keep their last good form, each with the reason."""
+        for subscribed in self._subscribed.values():
+            for variant in subscribed.variants.values():
+                if variant.problem:
+                    yield subscribed.key, variant.problem
+
     def subscribe(self, subscriber: Subscriber, key: Key) -> None:
         """Notifies the subscriber of each change of one resource from now on."""
-        subscribers = self._acquire(key, subscriber.client).subscribers
-        subscribers[subscriber] = subscribers.get(subscriber, 0) + 1
+        subscribed = self._subscribed.get(key)
+        if subscribed is None:
+            subscribed = self._subscribed[key] = _Subscribed(key)
+        values = _values(subscriber.client, subscribed.traits)
+        variant = subscribed.variants.get(values)
+        if variant is None:
+            variant = subscribed.variants[values] = _Variant(subscriber.client)
+            self._build(subscribed, variant)
+        variant.subscribers[subscriber] = variant.subscribers.get(subscriber, 0) + 1
+        if not set(variant.traits) <= set(subscribed.traits):
+            self._group(subscribed)
 
     def unsubscribe(self, subscriber: Subscriber, key: Key) -> None:
-        """Ends one subscription to a resource."""
+        """Ends one subscription to a resource. What nobody subscribes to is dropped."""
         subscribed = self._subscribed[key]
-        variant = subscribed.variants[_values(subscriber.client, subscribed.traits)]
+        values = _values(subscriber.client, subscribed.traits)
+        variant = subscribed.variants[values]
         variant.subscribers[subscriber] -= 1
-        if not variant.subscribers[subscriber]:
-            del variant.subscribers[subscriber]
-            self._release(subscribed)
+        if variant.subscribers[subscriber]:
+            return
+        del variant.subscribers[subscriber]
+        if not variant.subscribers:
+            self._depend(subscribed, variant, set())
+            del subscribed.variants[values]
+        if not subscribed.variants:
+            del self._subscribed[key]
 
     def subscribe_all(self, subscriber: Subscriber, kind: ResourceType) -> None:
         """Notifies the subscriber of each change of every canonical name of a type from now on."""
@@ -186,106 +221,86 @@ class Cache:
         """Subscribes wildcard subscribers to canonical names that are new, and unsubscribes them from those gone."""
         if not any(self._wildcards.values()):
             return
-        old, new = _names(before), _names(after)
+        old, new = set(of_service(before)), set(of_service(after))
         for kind, subscribers in self._wildcards.items():
             for subscriber in subscribers:
                 for name in new - old:
                     self.subscribe(subscriber, Key(kind, name))
-                    self._notify((subscriber,), Key(kind, name))
+                    self._notify(subscriber, Key(kind, name))
                 for name in old - new:
                     self.unsubscribe(subscriber, Key(kind, name))
 
-    def _notify(self, subscribers: Iterable[Subscriber], key: Key) -> None:
-        for subscriber in subscribers:
-            subscriber.changed(key)
-        self._notified.update(dict.fromkeys(subscribers))
+    def _notify(self, subscriber: Subscriber, key: Key) -> None:
+        subscriber.changed(key)
+        self._notified[subscriber] = None
 
-    def _acquire(self, key: Key, client: Client) -> _Variant:
-        """The variant of a key for a client, built if nobody subscribes to it yet."""
-        subscribed = self._subscribed.get(key)
-        if subscribed is None:
-            subscribed = self._subscribed[key] = _Subscribed(key, self._builder(key))
-        variant = subscribed.variants.get(_values(client, subscribed.traits))
-        if variant is None:
-            variant = _Variant(client, None)
-            lookup = self._build(subscribed, variant)
-            self._depend(subscribed, subscribed.depends_on | lookup.entries)
-            self._group(subscribed, _merged(subscribed.traits, lookup.traits))
-            subscribed.variants[_values(client, subscribed.traits)] = variant
-        return variant
+    def _refresh(self, subscribed: _Subscribed, variant: _Variant) -> None:
+        """Builds a variant again, and notifies its subscribers if it differs."""
+        resource, traits = variant.resource, variant.traits
+        self._build(subscribed, variant)
+        if variant.resource != resource:
+            for subscriber in variant.subscribers:
+                self._notify(subscriber, subscribed.key)
+        if variant.traits != traits:
+            self._group(subscribed)
 
-    def _release(self, subscribed: _Subscribed) -> None:
-        """Drops variants without subscribers, and the key with the last of them."""
-        for values in [values for values, variant in subscribed.variants.items() if not variant.subscribers]:
-            del subscribed.variants[values]
-        if not subscribed.variants:
-            self._depend(subscribed, set())
-            self.problems.pop(subscribed.key, None)
-            del self._subscribed[subscribed.key]
-
-    def _refresh(self, subscribed: _Subscribed) -> None:
-        """Builds every variant of a key again, and notifies the subscribers of those that differ."""
-        regrouped = False
-        while True:
-            before = {values: variant.resource for values, variant in subscribed.variants.items()}
-            lookups = [self._build(subscribed, variant) for variant in subscribed.variants.values()]
-            traits = _merged((), *(lookup.traits for lookup in lookups))
-            if traits == subscribed.traits:
-                break
-            self._group(subscribed, traits)
-            regrouped = True
-        self._depend(subscribed, set().union(*(lookup.entries for lookup in lookups)))
-        for values, variant in subscribed.variants.items():
-            # After regrouping all are notified: each subscriber compares the resource with what it has.
-            if regrouped or variant.resource != before[values]:
-                self._notify(variant.subscribers, subscribed.key)
-
-    def _build(self, subscribed: _Subscribed, variant: _Variant) -> Lookup:
-        """Builds a variant; returns what it depends on. A variant that can't be built keeps its last good form."""
+    def _build(self, subscribed: _Subscribed, variant: _Variant) -> None:
+        """Builds a variant, and records what it depends on. If the build fails, its last good form stays."""
         lookup = Lookup(self._tables, variant.client)
-        if subscribed.build is None:
-            return lookup
-        key = subscribed.key
         try:
-            variant.resource = subscribed.build(lookup)
-        except Exception as error:
-            lookup.traits.update(subscribed.traits)
-            metrics.build_failures.labels(key.type.label).inc()
-            log.exception("resource can't be built; it stays as it was", type=key.type.label, name=key.name)
-            self.problems[key] = repr(error)
-        else:
-            self.problems.pop(key, None)
-        return lookup
+            subscribed.build = subscribed.build or self._builder(subscribed.key)
+            variant.resource = subscribed.build(lookup) if subscribed.build else None
+            variant.problem = ""
+            variant.traits = tuple(sorted(lookup.traits))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must harm no other resource
+            variant.problem = repr(error)
+            variant.traits = tuple(sorted({*lookup.traits, *variant.traits}))
+            self._log_failure(subscribed.key, error)
+        self._depend(subscribed, variant, lookup.entries)
 
-    def _depend(self, subscribed: _Subscribed, entries: set[Entry]) -> None:
-        """Records the table entries that a key depends on now."""
-        if entries == subscribed.depends_on:
+    def _log_failure(self, key: Key, error: Exception) -> None:
+        """Counts a failed build, and logs it with its traceback, not too often."""
+        metrics.build_failures.labels(key.type.label).inc()
+        if self._failures.allow(f"{key.type.label} {key.name}") is not None:
+            log.error(
+                "resource can't be built; it stays as it was",
+                type=key.type.label,
+                name=key.name,
+                exc_info=error,
+            )
+
+    def _depend(self, subscribed: _Subscribed, variant: _Variant, entries: set[Entry]) -> None:
+        """Records the table entries that a variant depends on now."""
+        if entries == variant.entries:
             return
-        for entry in entries - subscribed.depends_on:
-            self._dependents.setdefault(entry, {})[subscribed.key] = None
-        for entry in subscribed.depends_on - entries:
+        for entry in entries - variant.entries:
+            self._dependents.setdefault(entry, {})[variant] = subscribed
+        for entry in variant.entries - entries:
             dependents = self._dependents[entry]
-            del dependents[subscribed.key]
+            del dependents[variant]
             if not dependents:
                 del self._dependents[entry]
-        subscribed.depends_on = entries
+        variant.entries = entries
 
-    def _group(self, subscribed: _Subscribed, traits: Traits) -> None:
-        """Groups the subscribers of a key by other traits of their clients."""
-        if traits == subscribed.traits:
-            return
-        before, subscribed.traits, subscribed.variants = subscribed.variants, traits, {}
-        for variant in before.values():
-            for subscriber, count in variant.subscribers.items():
-                group = subscribed.variants.setdefault(
-                    _values(subscriber.client, traits), _Variant(subscriber.client, variant.resource)
-                )
-                group.subscribers[subscriber] = count
-
-
-def _names(service: Service | None) -> frozenset[str]:
-    """The canonical names of a service."""
-    return frozenset(map(str, service.port_names)) if service else frozenset()
+    def _group(self, subscribed: _Subscribed) -> None:
+        """Groups the subscribers of a key anew when the traits that its variants depend on have changed."""
+        while (traits := _union(subscribed.variants.values())) != subscribed.traits:
+            old, subscribed.variants, subscribed.traits = subscribed.variants, {}, traits
+            for variant in old.values():
+                self._depend(subscribed, variant, set())
+                for subscriber, count in variant.subscribers.items():
+                    group = subscribed.variants.setdefault(
+                        _values(subscriber.client, traits), _Variant(subscriber.client, variant.resource)
+                    )
+                    group.subscribers[subscriber] = count
+            for variant in subscribed.variants.values():
+                self._build(subscribed, variant)
+            for variant in old.values():
+                for subscriber in variant.subscribers:
+                    now = subscribed.variants[_values(subscriber.client, traits)].resource
+                    if now != variant.resource:
+                        self._notify(subscriber, subscribed.key)
+                variant.subscribers.clear()
 
 
 def _values(client: Client, traits: Traits) -> Traits:
@@ -293,6 +308,6 @@ def _values(client: Client, traits: Traits) -> Traits:
     return tuple(getattr(client, trait) for trait in traits) if traits else ()
 
 
-def _merged(traits: Traits, *more: Iterable[str]) -> Traits:
-    """The union, in a fixed order."""
-    return tuple(sorted({*traits, *(trait for some in more for trait in some)}))
+def _union(variants: Iterable[_Variant]) -> Traits:
+    """All traits that variants depend on, in a fixed order."""
+    return tuple(sorted({trait for variant in variants for trait in variant.traits}))

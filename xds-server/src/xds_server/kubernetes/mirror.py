@@ -4,27 +4,11 @@ A list and a watch run side by side. A list describes the collection at one vers
 that are newer may arrive before it, and events that are older after it. Versions tell which is which.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable
 
 from xds_server.objects.kinds import Collection
 from xds_server.objects.meta import Key, Object, key
-
-
-class Target(Protocol):
-    """Where the merged state goes: ``mesh.store.Store``."""
-
-    def get(self, collection: Collection, key: Key) -> Object | None:
-        """Returns an object as it was last known."""
-
-    def replace(self, lists: Mapping[Collection, Iterable[Object]]) -> None:
-        """Applies a complete list."""
-
-    def put(self, collection: Collection, item: Object) -> None:
-        """Applies one object that was added or modified."""
-
-    def remove(self, collection: Collection, key: Key) -> None:
-        """Applies the deletion of one object."""
+from xds_server.source import Target
 
 
 class Mirror:

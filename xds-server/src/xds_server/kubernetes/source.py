@@ -9,9 +9,10 @@ import structlog
 
 from xds_server.kubernetes.api import Api
 from xds_server.kubernetes.limits import DEFAULT_LIMITS, Limits
-from xds_server.kubernetes.mirror import Mirror, Target
+from xds_server.kubernetes.mirror import Mirror
 from xds_server.kubernetes.reflector import Reflector
 from xds_server.objects.kinds import Collection
+from xds_server.source import Target
 
 log = structlog.get_logger()
 

@@ -26,6 +26,8 @@ SERVICES: Table[ServiceName, Service] = Table("services")
 ENDPOINTS: Table[PortName, tuple[Endpoint, ...]] = Table("endpoints")
 """The endpoints of each port of each service in SERVICES: sorted, without a duplicate address, possibly none."""
 
+TABLES: tuple[Table[Any, Any], ...] = (SERVICES, ENDPOINTS)
+
 
 class Entry(NamedTuple):
     """One entry of one table, whether it exists or not."""

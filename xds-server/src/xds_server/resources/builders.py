@@ -19,8 +19,8 @@ def builder(key: Key, *, cluster_domain: str) -> Builder | None:
         cluster_domain: The suffix of full service names, such as ``cluster.local``.
     """
     if key.type is ResourceType.LISTENER:
-        spelling = names.parse(key.name, cluster_domain=cluster_domain)
-        return partial(listener.build, key.name, spelling) if spelling else None
+        target = names.parse(key.name, cluster_domain=cluster_domain)
+        return partial(listener.build, key.name, target) if target else None
     port = names.parse_canonical(key.name)
     return partial(_BUILDERS[key.type], port) if port else None
 

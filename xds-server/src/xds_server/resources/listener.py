@@ -9,19 +9,19 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf import any_pb2
 
 from xds_server.resources.lookup import Lookup
-from xds_server.resources.names import Spelling, resolve
+from xds_server.resources.names import TargetName, resolve
 from xds_server.resources.types import Resource, serialise
 
 
-def build(name: str, spelling: Spelling, lookup: Lookup) -> Resource | None:
+def build(name: str, target: TargetName, lookup: Lookup) -> Resource | None:
     """Builds the Listener for gRPC clients.
 
     Args:
         name: As the client spells it, byte for byte: clients ignore a Listener with another name (gRFC A27).
-        spelling: The same, parsed.
+        target: The same, parsed.
         lookup: Where to find the service that is meant.
     """
-    port = resolve(spelling, lookup)
+    port = resolve(target, lookup)
     if port is None:
         return None
     route = str(port)

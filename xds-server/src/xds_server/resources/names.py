@@ -4,9 +4,10 @@ A client asks for the Listener that its target names, in any of the usual spelli
 canonical name, ``SERVICE.NAMESPACE:PORT``, which is the text of a ``PortName``.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from xds_server.model.service import Port, PortName, ServiceName
+from xds_server.model.service import Port, PortName, Service, ServiceName
 from xds_server.model.tables import SERVICES
 from xds_server.resources.lookup import Lookup
 
@@ -14,7 +15,7 @@ ARTICLE_SUFFIX = "-listener"
 """The demo of 2020 called a service's Listener SERVICE-listener; that name still works."""
 
 
-class Spelling(NamedTuple):
+class TargetName(NamedTuple):
     """A target's name, split into its parts.
 
     Attributes:
@@ -28,7 +29,7 @@ class Spelling(NamedTuple):
     port: str
 
 
-def parse(name: str, *, cluster_domain: str) -> Spelling | None:
+def parse(name: str, *, cluster_domain: str) -> TargetName | None:
     """Reads ``SERVICE[.NAMESPACE[.svc[.DOMAIN]]][.][:PORT]``; None if the name has another form.
 
     Args:
@@ -40,7 +41,7 @@ def parse(name: str, *, cluster_domain: str) -> Spelling | None:
     namespace, suffix = (rest[0], rest[1:]) if rest else ("", [])
     if not service or "" in rest or suffix not in ([], ["svc"], ["svc", *cluster_domain.split(".")]):
         return None
-    return Spelling(service, namespace, port)
+    return TargetName(service, namespace, port)
 
 
 def parse_canonical(name: str) -> PortName | None:
@@ -53,14 +54,14 @@ def parse_canonical(name: str) -> PortName | None:
     return port if str(port) == name else None
 
 
-def resolve(spelling: Spelling, lookup: Lookup) -> PortName | None:
-    """The port that a spelling names for the client of the lookup; None if there is none. An exact service name wins."""
-    namespace = spelling.namespace or lookup.client_namespace
-    service = lookup.get(SERVICES, ServiceName(namespace, spelling.service))
-    if service is None and spelling.service.endswith(ARTICLE_SUFFIX):
-        shorter = spelling.service.removesuffix(ARTICLE_SUFFIX)
+def resolve(target: TargetName, lookup: Lookup) -> PortName | None:
+    """The port that a target names for the client of the lookup; None if there is none. An exact service name wins."""
+    namespace = target.namespace or lookup.client_namespace
+    service = lookup.get(SERVICES, ServiceName(namespace, target.service))
+    if service is None and target.service.endswith(ARTICLE_SUFFIX):
+        shorter = target.service.removesuffix(ARTICLE_SUFFIX)
         service = lookup.get(SERVICES, ServiceName(namespace, shorter))
-    port = _choose(service.ports, spelling.port) if service else None
+    port = _choose(service.ports, target.port) if service else None
     return PortName(service.name, port.number) if service and port else None
 
 
@@ -72,6 +73,11 @@ def _choose(ports: tuple[Port, ...], wanted: str) -> Port | None:
         return ports[0]
     named = (p for p in ports if p.name == "grpc")
     return next(named, None) or next((p for p in ports if p.is_grpc), None)
+
+
+def of_service(service: Service | None) -> Iterator[str]:
+    """The canonical names of a service: one for each port."""
+    return map(str, service.port_names if service else ())
 
 
 def exists(port: PortName, lookup: Lookup) -> bool:
