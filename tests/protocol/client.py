@@ -139,10 +139,14 @@ class Client:
         """Makes the session process a request."""
         return self.session.request(self.ask(kind, names, **fields))
 
+    def next(self):
+        """The first response of a new round, if there is one."""
+        return next(self.session.round(), None)
+
     def receive(self, *, ack=True, refuse=()):
         """Processes every pending response; returns them as (type, names), in order."""
         seen = []
-        while (response := self.session.next()) is not None:
+        while (response := self.next()) is not None:
             kind, names, answer = self.take(response, refuse=response.type in refuse)
             seen.append((kind, names))
             if ack:

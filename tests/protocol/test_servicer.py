@@ -55,7 +55,7 @@ def pace():
 @pytest.fixture
 async def servicer(cache, transport, limits, pace):
     servicer = AdsServicer(cache, transport, limits=limits, pace=pace, probe_node="probe")
-    supervising = asyncio.create_task(servicer.close_unread_streams())
+    supervising = asyncio.create_task(servicer.close_stuck_streams())
     yield servicer
     supervising.cancel()
 
@@ -305,16 +305,18 @@ async def test_the_stream_of_a_client_that_never_reads_is_closed(cache, servicer
     assert await stuck.code() is grpc.StatusCode.CANCELLED
 
 
-async def test_clients_that_connect_at_once_all_get_responses(servicer, channel):
-    streams = [open_stream(channel) for _ in range(2_000)]
+async def test_clients_that_connect_at_once_all_get_responses(servicer, server):
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [grpc.aio.insecure_channel(server, options=options) for _ in range(4)]
+    streams = [open_stream(channel) for channel in channels for _ in range(500)]
 
     async def ask(stream):
         await stream.write(request(EDS, WEB))
         return len((await stream.read()).resources)
 
     assert set(await asyncio.gather(*map(ask, streams))) == {1}
-    for stream in streams:
-        stream.cancel()
+    for channel in channels:
+        await channel.close()
     await until(lambda: not servicer.streams, "forgotten")
 
 
@@ -420,7 +422,7 @@ async def test_an_error_in_a_stream_ends_only_that_stream(cache, servicer, chann
     def fail():
         raise ZeroDivisionError
 
-    monkeypatch.setattr(min(servicer.streams, key=lambda s: s.number).session, "next", fail)
+    monkeypatch.setattr(min(servicer.streams, key=lambda s: s.number).session, "round", fail)
     await asyncio.sleep(Pace().gather)
     with capture_logs() as logs:
         publish(cache, service("web", "10.0.0.9"))
@@ -450,6 +452,17 @@ async def test_ended_streams_are_freed_without_garbage_collection(servicer, chan
         gc.enable()
 
 
+@pytest.mark.parametrize("pace", [Pace(first_request_timeout=0.3)])
+async def test_a_stream_without_a_request_is_closed(servicer, channel):
+    silent, talking = open_stream(channel), open_stream(channel)
+    await talking.write(request(EDS, WEB))
+    await talking.read()
+    assert await silent.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await talking.write(request(CDS, WEB))
+    assert (await talking.read()).type_url == CDS.value
+    talking.cancel()
+
+
 class TestProbe:
     @pytest.fixture
     async def probe(self, server, cache):
@@ -473,6 +486,15 @@ class TestProbe:
         with capture_logs() as logs:
             assert await probe.answers()
         assert [e for e in logs if e["log_level"] != "debug"] == []
+
+    @pytest.mark.parametrize("limits", [Limits(streams=1), Limits(names=0, reserved_names=0)])
+    async def test_it_succeeds_when_the_server_is_full(self, probe, channel, limits):
+        stream = open_stream(channel)
+        if limits.names:
+            await stream.write(request(EDS, WEB))
+            await stream.read()
+        assert await probe.answers()
+        stream.cancel()
 
     @pytest.mark.parametrize("transport", [EventTransport()], ids=["events"])
     @pytest.mark.parametrize("broken", ["__init__", "write", "serve"])

@@ -8,7 +8,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from tests.protocol.client import CDS, EDS, LDS, MESSAGES, RDS, Client, make_cache, publish, service
 from xds_server.ads.limits import Limits, Usage
-from xds_server.ads.session import RequestKind, Session, Status
+from xds_server.ads.session import WILDCARD_NAMES, RequestKind, Session, Status
 from xds_server.ads.subscription import (
     MAX_ERROR_DETAIL_LENGTH,
     MAX_NAME_LENGTH,
@@ -67,7 +67,7 @@ def test_only_the_first_request_carries_the_node(cache):
 def test_a_node_without_id_or_metadata_is_served(cache):
     session = Session(cache, Usage(Limits()).open("10.0.0.1"), flush=lambda: None)
     session.request(discovery_pb2.DiscoveryRequest(type_url=CDS.value, resource_names=[WEB]))
-    assert session.next() is not None
+    assert next(session.round()) is not None
     assert session.client.namespace == "default"
 
 
@@ -160,7 +160,7 @@ def test_a_name_dropped_and_subscribed_again_during_another_response_is_sent(cac
     publish(cache, service("web", "10.0.0.1", ports=(81,)))
     client.receive()
     publish(cache, service("web", "10.0.0.1"))
-    crossing = client.session.next()
+    crossing = client.next()
     assert crossing.names == (WEB,)
     for names in ([WEB], [WEB, API]):
         assert client.send(kind, names).kind is RequestKind.STALE
@@ -176,7 +176,7 @@ def test_a_name_that_was_not_subscribed_when_it_arrived_is_resent(cache, client,
     client.send(kind, [WEB])
     client.receive()
     client.send(kind, [WEB, API])
-    crossing = client.session.next()
+    crossing = client.next()
     # It gives the name up before it reads the response, and wants it again before it answers that.
     client.send(kind, [WEB])
     client.take(crossing)
@@ -190,7 +190,7 @@ def test_a_name_that_was_not_subscribed_when_it_arrived_is_resent(cache, client,
 @pytest.mark.parametrize("kind", [LDS, CDS])
 def test_a_deletion_that_crosses_a_new_subscription_is_sent(cache, client, kind):
     client.send(kind, [WEB])
-    crossing = client.session.next()
+    crossing = client.next()
     client.send(kind, [])
     publish(cache, gone=["web"])
     client.send(kind, [WEB])
@@ -279,7 +279,7 @@ def test_after_unsubscribing_everything_nothing_is_sent(cache, client, kind):
 @pytest.mark.parametrize("kind", ResourceType)
 def test_resources_are_never_wrapped_and_have_no_time_to_live(client, kind):
     client.send(kind, [WEB, WEB])
-    message = discovery_pb2.DiscoveryResponse.FromString(client.session.next().body)
+    message = discovery_pb2.DiscoveryResponse.FromString(client.next().body)
     assert [item.type_url for item in message.resources] == [kind.value]
     assert MESSAGES[kind].FromString(message.resources[0].value).IsInitialized()
     fields = {descriptor.name for descriptor, _ in message.ListFields()}
@@ -299,7 +299,7 @@ def test_endpoints_follow_a_cluster_that_comes_back_though_they_are_the_same(cac
 
 def test_a_request_that_crosses_the_first_response_is_answered(client):
     client.send(EDS, [WEB])
-    assert client.session.next() is not None
+    assert client.next() is not None
     client.send(EDS, [WEB, API], nonce="")
     assert client.receive() == [(EDS, [API])]
 
@@ -401,6 +401,47 @@ def test_a_removed_port_only_removes_its_own_resources(cache, client):
     client.receive()
     publish(cache, service("web", "10.0.0.1"))
     assert client.receive() == [(CDS, [WEB])]
+
+
+class TestRound:
+    """Responses are made when they are taken, so what changes during a round is not sent in an old form."""
+
+    def test_a_change_during_a_round_is_included(self, cache, client):
+        for kind in (CDS, EDS):
+            client.send(kind, [WEB])
+        responses = client.session.round()
+        assert next(responses).type is CDS
+        publish(cache, service("web", "10.0.0.7"))
+        assert b"10.0.0.7" in next(responses).body
+        assert list(responses) == []
+        assert client.next() is None
+
+    def test_a_resource_that_comes_back_during_a_round_is_not_removed(self, cache, client):
+        for kind in (LDS, CDS):
+            client.send(kind, [WEB, API])
+        client.receive()
+        publish(cache, service("api", "10.0.0.2", ports=(80, 81)), gone=["web"])
+        publish(cache, service("new", "10.0.0.3"))
+        client.send(CDS, [WEB, API, "new.shop:80"])
+        responses = client.session.round()
+        assert next(responses).names == (API, "new.shop:80", WEB)
+        publish(cache, service("web", "10.0.0.1"))
+        later = [(response.type, response.names) for response in responses]
+        assert all(WEB in names for type_, names in later if type_ is CDS)
+        for response in iter(client.next, None):
+            client.take(response)
+        assert {*client.held[CDS].resources} >= {WEB, API}
+
+    def test_what_goes_during_a_round_is_removed_in_the_next(self, cache, client):
+        for kind in (LDS, CDS):
+            client.send(kind, [WEB, API])
+        client.receive()
+        publish(cache, gone=["web"])
+        responses = client.session.round()
+        assert next(responses).names == (API,)
+        publish(cache, gone=["api"])
+        assert [(response.type, response.names) for response in responses] == [(CDS, (API,))]
+        assert [(kind, names) for kind, names in client.receive()] == [(LDS, []), (CDS, [])]
 
 
 class TestBeforeTheFirstSync:
@@ -552,9 +593,9 @@ class TestRejections:
 
     def test_a_rejection_that_crosses_a_newer_response_is_recorded(self, client):
         client.send(EDS, [WEB])
-        first = client.session.next()
+        first = client.next()
         client.send(EDS, [WEB, API], nonce="")
-        second = client.session.next()
+        second = client.next()
         _, _, refusal = client.take(first, refuse=True)
         outcome = client.session.request(refusal)
         assert (outcome.kind, outcome.rejection.version) == (RequestKind.NACK, first.version)
@@ -641,7 +682,7 @@ class TestLimits:
     def test_a_closed_session_ignores_requests(self, cache, client):
         client.session.close()
         client.send(EDS, [WEB])
-        assert client.session.next() is None
+        assert client.next() is None
         assert list(cache.resources()) == []
 
     def test_memory_of_a_client_that_never_answers_is_bounded(self, cache, client):
@@ -670,11 +711,31 @@ class TestLimits:
         assert list(cache.resources()) == []
         Session(cache, usage.open("10.0.0.1"), flush=lambda: None).request(request)
 
-    def test_a_wildcard_counts_as_the_names_that_it_covers(self, cache):
-        session = Session(cache, Usage(Limits(names_of_peer=3)).open("10.0.0.1"), flush=lambda: None)
-        session.request(discovery_pb2.DiscoveryRequest(type_url=CDS.value, resource_names=["*"]))
-        with pytest.raises(ExhaustedError, match="4 names"):
+    def test_a_wildcard_counts_as_many_names(self, cache):
+        session = Session(
+            cache, Usage(Limits(names_of_peer=WILDCARD_NAMES + 1)).open("10.0.0.1"), flush=lambda: None
+        )
+        session.request(discovery_pb2.DiscoveryRequest(type_url=CDS.value, resource_names=["*", WEB]))
+        with pytest.raises(ExhaustedError, match=f"would subscribe to {2 * WILDCARD_NAMES + 1} names"):
             session.request(discovery_pb2.DiscoveryRequest(type_url=LDS.value, resource_names=["*"]))
+
+    @pytest.mark.parametrize("field", ["NAMESPACE", "NODE_NAME"])
+    def test_a_trait_that_is_too_long(self, cache, field):
+        request = discovery_pb2.DiscoveryRequest(type_url=CDS.value)
+        request.node.metadata.update({field: "x" * 300})
+        with pytest.raises(InvalidRequestError, match="longer than 253"):
+            Session(cache, Usage(Limits()).open("10.0.0.1"), flush=lambda: None).request(request)
+
+    def test_a_long_node_id_is_shown_in_part(self, cache):
+        client = Client(cache, node_id="x" * 1_000)
+        client.send(EDS, [WEB])
+        assert client.session.node.id == "x" * 320
+
+    def test_too_many_names_in_a_stale_request(self, client):
+        client.send(EDS, [WEB])
+        client.receive()
+        with pytest.raises(InvalidRequestError, match=f"at most {MAX_NAMES}"):
+            client.send(EDS, [str(n) for n in range(MAX_NAMES + 1)], nonce="stale")
 
     def test_too_large_a_node(self, cache):
         with pytest.raises(InvalidRequestError, match="the node has"):

@@ -53,7 +53,7 @@ class Stream:
         self.client.session.request(self.requests.popleft())
 
     def write_response(self):
-        response = self.client.session.next()
+        response = self.client.next()
         if response is not None:
             self.responses.append(response)
             self.sent[response.type] += 1

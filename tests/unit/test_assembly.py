@@ -156,6 +156,21 @@ def test_without_a_tcp_port_there_is_nothing_to_serve():
     assert assemble(service({"name": "dns", "port": 53, "protocol": "UDP"}), []) == NOTHING
 
 
+@pytest.mark.parametrize("name", ["a.b", ""])
+def test_a_name_that_no_target_can_spell_is_not_served(name):
+    found = assemble(service(name=name), [])
+    assert found.service is None
+    assert len(found.problems) == 1
+
+
+@pytest.mark.parametrize("number", [0, -1, 65_536])
+def test_a_service_port_out_of_range_harms_only_itself(number):
+    found = assemble(service({"name": "bad", "port": number}, {"name": "good", "port": 80}), [])
+    assert found.service is not None
+    assert [port.name for port in found.service.ports] == ["good"]
+    assert [p.reason for p in found.problems] == [f"port bad has the number {number}; expected 1 to 65535"]
+
+
 def test_no_pods_is_a_service_without_endpoints():
     nothing = endpoint_slice(ports=None)
     assert addresses(service(), nothing) == [[]]

@@ -19,6 +19,7 @@ from xds_server import metrics
 from xds_server.admin import pages
 from xds_server.admin.probe import AdsProbe
 from xds_server.ads.limits import Limits
+from xds_server.ads.node import UNKNOWN
 from xds_server.ads.servicer import SERVICE, STREAM_METHOD, AdsServicer
 from xds_server.cache.cache import Cache
 from xds_server.csds.servicer import SERVICE as CSDS
@@ -29,6 +30,7 @@ from xds_server.mesh.store import Store
 from xds_server.model.tables import SERVICES, Changes
 from xds_server.objects.kinds import KINDS, collections
 from xds_server.resources.builders import builder
+from xds_server.resources.types import Key, ResourceType
 from xds_server.rpc import choice
 from xds_server.rpc.call import Transport
 from xds_server.settings import Settings
@@ -36,7 +38,10 @@ from xds_server.source import Source
 
 log = structlog.get_logger()
 
-MAX_REQUEST_BYTES = 4 * 1024 * 1024
+MAX_REQUEST_BYTES = 1024 * 1024
+"""Enough for as many names as one type may have. A request that is never completed holds that much."""
+MAX_STREAMS_OF_CONNECTION = 1_000
+"""A gRPC client opens one for each of its targets."""
 DEBUG_THREADS = 8
 """For CSDS and reflection, which take one for as long as a call lasts; calls beyond that are refused."""
 OTHER_THREADS = 4
@@ -60,11 +65,11 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
     transport = await asyncio.to_thread(choice.choose, settings.rpc_transport, calls=limits.streams)
     metrics.transport.labels(transport.name).set(1)
     cache = Cache(partial(builder, cluster_domain=settings.cluster_domain))
-    synced = asyncio.Event()
+    published = asyncio.Event()
 
     def publish(changes: Changes) -> None:
         cache.publish(changes)
-        synced.set()
+        published.set()
 
     store, source = discovery(settings, publish)
 
@@ -100,7 +105,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
 
     async def keep_health() -> None:
         """Sets gRPC health to whether clients are answered."""
-        await synced.wait()
+        await published.wait()
         log.info("ready", services=len(cache.tables[SERVICES]))
         while True:
             serving = await probe.answers()
@@ -119,10 +124,13 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
             {
                 "discovery": source.run(),
                 "health": keep_health(),
-                "write deadlines": servicer.close_unread_streams(),
+                "stream deadlines": servicer.close_stuck_streams(),
             },
         )
     finally:
+        # Before the streams end: a probe that fails during a shutdown would only alarm people.
+        await admin.cleanup()
+        await probe.close()
         health_servicer.enter_graceful_shutdown()
         health_servicer.end_watches()
         servicer.close()
@@ -130,24 +138,21 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         for event in stopped:
             if not await asyncio.to_thread(event.wait, 2 * STOP_GRACE):
                 log.error("gRPC server does not stop; the program ends without it")
-        await probe.close()
-        await admin.cleanup()
         transport.close()
 
 
 def discovery(settings: Settings, publish: Callable[[Changes], None]) -> tuple[Store, Source]:
     """The store of objects, and the source that the settings ask for, which feeds it."""
+    found = collections(KINDS, settings.namespaces)
+    store = Store(found, publish)
     if settings.discovery == "files" and settings.discovery_dir is not None:
-        store = Store(collections(KINDS), publish)
         return store, FilesSource(
             store,
-            collections(KINDS),
+            found,
             directory=settings.discovery_dir,
             poll_interval=settings.poll_interval,
             watch=settings.watch,
         )
-    found = collections(KINDS, settings.namespaces)
-    store = Store(found, publish)
     return store, KubernetesSource(store, found, poll_interval=settings.poll_interval, watch=settings.watch)
 
 
@@ -180,6 +185,7 @@ def server_options(max_connection_age: float, max_streams: int) -> Sequence[tupl
         ("grpc.max_connection_age_ms", round(max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", round(AGE_GRACE * 1000)),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        ("grpc.max_concurrent_streams", MAX_STREAMS_OF_CONNECTION),
         # All clients may connect at once. By default C-core cancels calls at random as soon as a thousand wait.
         ("grpc.server.max_pending_requests", max_streams),
         ("grpc.server.max_pending_requests_hard_limit", max_streams),
@@ -199,6 +205,9 @@ def make_debug_server(status_servicer: StatusServicer) -> grpc.Server:
 
 
 def first_name(cache: Cache) -> str | None:
-    """The name of a resource that exists; None if there is none, or clients may not be answered yet."""
+    """The name of a Cluster that exists; None if there is none, or clients may not be answered yet."""
     with cache.lock:
-        return next(cache.canonical_names(), None) if cache.synced else None
+        names = cache.canonical_names() if cache.synced else iter(())
+        return next(
+            (name for name in names if cache.get(Key(ResourceType.CLUSTER, name), UNKNOWN.client)), None
+        )

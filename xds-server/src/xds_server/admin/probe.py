@@ -17,7 +17,7 @@ from xds_server.resources.types import ResourceType
 log = structlog.get_logger()
 
 PROBE_TIMEOUT = 3.0
-"""Seconds; less than kubelet waits for an answer."""
+"""Seconds; less than the timeoutSeconds of the kubelet's probes in k8s/base/xds-server."""
 
 
 class AdsProbe:
@@ -65,10 +65,23 @@ class AdsProbe:
 
     async def _ask(self) -> bool:
         name = self._find_name()
+        code, details = await self._try(name)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and name != (other := self._find_name()):
+            # The resource was deleted meanwhile.
+            name = other
+            code, details = await self._try(name)
+        # A request without a type is refused by every session, before and after the first sync. A server that is full
+        # refuses the probe like any other client, and still serves those that it has.
+        expected = grpc.StatusCode.INVALID_ARGUMENT if name is None else grpc.StatusCode.OK
+        is_alive = code in (expected, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        if not is_alive:
+            log.warning("ADS does not answer its probe", code=code.name, reason=details)
+        return is_alive
+
+    async def _try(self, name: str | None) -> tuple[grpc.StatusCode, str | None]:
+        """Opens a stream and subscribes to a Cluster; returns how the stream ended."""
         request = discovery_pb2.DiscoveryRequest()
         request.node.id = self._node
-        # A request without a type is refused by every session, before and after the first sync.
-        expected = grpc.StatusCode.INVALID_ARGUMENT if name is None else grpc.StatusCode.OK
         if name is not None:
             request.type_url = ResourceType.CLUSTER.value
             request.resource_names.append(name)
@@ -77,12 +90,8 @@ class AdsProbe:
             await stream.write(request)
             if name is not None and await stream.read() is not grpc.aio.EOF:
                 await stream.done_writing()
-            code = await stream.code()
-            details: str | None = await stream.details()
+            return await stream.code(), await stream.details()
         except grpc.aio.AioRpcError as error:
-            code, details = error.code(), error.details()
+            return error.code(), error.details()
         finally:
             stream.cancel()
-        if code is not expected:
-            log.warning("ADS does not answer its probe", code=code.name, reason=details)
-        return code is expected

@@ -12,7 +12,7 @@ from xds_server.errors import ExhaustedError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds. A stream costs some 50 KiB, a name some 1 KiB.
+    """The bounds. A stream costs some 45 KiB, a name some 2 KiB: all together fit into 512 MiB.
 
     Attributes:
         streams: Of all clients together.
@@ -23,11 +23,11 @@ class Limits:
         few_names: How many names are few.
     """
 
-    streams: int = 8_000
-    streams_of_peer: int = 6_000
-    names: int = 120_000
-    names_of_peer: int = 40_000
-    reserved_names: int = 20_000
+    streams: int = 6_000
+    streams_of_peer: int = 5_500
+    names: int = 60_000
+    names_of_peer: int = 25_000
+    reserved_names: int = 25_000
     few_names: int = 1_000
 
 

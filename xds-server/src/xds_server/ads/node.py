@@ -7,6 +7,10 @@ from xds_server.model.client import Client
 
 MAX_NODE_BYTES = 16_384
 """Of the encoded node, which is kept for as long as its stream. gRPC clients send some 300 bytes."""
+MAX_TRAIT_LENGTH = 253
+"""Of a namespace, zone or node name. Kubernetes allows no longer ones."""
+MAX_SHOWN_LENGTH = 320
+"""Of the id and the user agent, which are only shown; a pod and its namespace have at most that."""
 DEFAULT_NAMESPACE = "default"
 
 
@@ -33,20 +37,24 @@ def read(node: Any) -> Node:
     """Reads an ``envoy.config.core.v3.Node``.
 
     Raises:
-        InvalidRequestError: It is too large.
+        InvalidRequestError: It, or a part of it that resources may depend on, is too large.
     """
     size = node.ByteSize()
     if size > MAX_NODE_BYTES:
         raise InvalidRequestError(f"the node has {size} bytes; at most {MAX_NODE_BYTES} are allowed")
     metadata = node.metadata.fields
+    client = Client(
+        namespace=_text(metadata, "NAMESPACE") or DEFAULT_NAMESPACE,
+        zone=node.locality.zone,
+        node=_text(metadata, "NODE_NAME"),
+    )
+    for trait, value in client._asdict().items():
+        if len(value) > MAX_TRAIT_LENGTH:
+            raise InvalidRequestError(f"the node's {trait} is longer than {MAX_TRAIT_LENGTH} characters")
     return Node(
-        node.id,
-        f"{node.user_agent_name} {node.user_agent_version}".strip(),
-        Client(
-            namespace=_text(metadata, "NAMESPACE") or DEFAULT_NAMESPACE,
-            zone=node.locality.zone,
-            node=_text(metadata, "NODE_NAME"),
-        ),
+        node.id[:MAX_SHOWN_LENGTH],
+        f"{node.user_agent_name} {node.user_agent_version}".strip()[:MAX_SHOWN_LENGTH],
+        client,
         node.SerializeToString(),
     )
 

@@ -10,7 +10,7 @@ from envoy.service.discovery.v3 import ads_pb2
 
 from xds_server import metrics
 from xds_server.ads.limits import Limits, Usage
-from xds_server.ads.stream import Pace, Setting, Stream
+from xds_server.ads.stream import Context, Pace, Stream
 from xds_server.cache.cache import Cache
 from xds_server.client_log import ClientLog, address
 from xds_server.errors import ExhaustedError
@@ -44,7 +44,7 @@ class AdsServicer:
         self._transport = transport
         self._usage = Usage(limits or Limits())
         loop = asyncio.get_running_loop()
-        self._setting = Setting(cache, pace or Pace(), loop, probe_node)
+        self._context = Context(cache, pace or Pace(), loop, probe_node)
         self._log = ClientLog()
         self._numbers = itertools.count(1)
         self._streams: dict[int, Stream] = {}
@@ -65,16 +65,15 @@ class AdsServicer:
         """The open streams, for whoever looks and holds the cache's lock."""
         return self._streams.values()
 
-    async def close_unread_streams(self) -> None:
-        """Closes streams whose client stopped reading, until it is cancelled."""
-        timeout = self._setting.pace.write_timeout
+    async def close_stuck_streams(self) -> None:
+        """Closes streams whose client stopped reading or never sent a request, until it is cancelled."""
+        pace = self._context.pace
         while True:
-            await asyncio.sleep(timeout / 10)
-            latest = time.monotonic() - timeout
+            await asyncio.sleep(min(pace.write_timeout, pace.first_request_timeout) / 10)
+            now = time.monotonic()
             with self._cache.lock:
                 for stream in self._streams.values():
-                    if stream.writing_since < latest:
-                        stream.close_unread()
+                    stream.close_if_stuck(now)
 
     def close(self) -> None:
         """Ends every stream, so that clients turn to another server at once; opens no more."""
@@ -100,7 +99,7 @@ class AdsServicer:
             stream = Stream(
                 number,
                 call,
-                self._setting,
+                self._context,
                 allowance,
                 log,
                 self._forget,

@@ -1,7 +1,7 @@
 """One stream's side of the xDS protocol, without I/O: requests and changes in, responses out.
 
-``request`` takes a request, ``changed`` a change of the model, and ``next`` makes the next response from what is true
-at that moment: the newest content wins. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
+``request`` takes a request, ``changed`` a change of the model, and ``round`` yields responses, each made from what is true
+when it is taken: the newest content wins. https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
 """
 
 import enum
@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 from xds_server.ads import node as nodes
 from xds_server.ads import wire
 from xds_server.ads.limits import Allowance
-from xds_server.ads.subscription import Rejection, Subscription, Update
+from xds_server.ads.subscription import MAX_NAMES, Rejection, Sent, Subscription, Update
 from xds_server.cache.cache import Cache
 from xds_server.errors import InvalidRequestError
 from xds_server.model.client import Client
 from xds_server.resources.types import Key, Resource, ResourceType
+
+WILDCARD_NAMES = 1_000
+"""As how many names a wildcard counts. What it covers exists and is shared, so it costs a tenth of as many names."""
 
 _TYPES = {type_.value: type_ for type_ in ResourceType}
 _ORDER = tuple(ResourceType)
@@ -103,7 +106,7 @@ class Session:
     Args:
         cache: Where resources come from.
         allowance: Bounds what the stream may hold.
-        flush: Called after changes, when ``next`` may have a response; must not block.
+        flush: Called after changes, when there may be a response; must not block.
 
     Attributes:
         node: The client as it described itself in the first request.
@@ -131,12 +134,7 @@ class Session:
             InvalidRequestError: It has no type, or is over a limit.
             ExhaustedError: It asks for more than the client may hold.
         """
-        if not self._identified:
-            # Only the first request of a stream has to carry the node.
-            self.node = nodes.read(request.node)
-            self._identified = True
-        if not request.type_url:
-            raise InvalidRequestError("a DiscoveryRequest on an aggregated stream must have a type_url")
+        self._check(request)
         type_ = _TYPES.get(request.type_url)
         if type_ is None:
             return Outcome(RequestKind.UNKNOWN_TYPE, None)
@@ -171,41 +169,43 @@ class Session:
         """Passes on that all changes of a publication have been recorded."""
         self._flush()
 
-    def next(self) -> Response | None:
-        """The next response to write, made of what is true now; None if the client has everything.
+    def round(self) -> Iterator[Response]:
+        """The responses that are due, each made when it is taken; at most two of each type.
 
         What is new or different goes out first, each type before the types that refer to it. What is gone goes out
-        last, in the opposite order, so that nothing is ever referred to that the client was told to drop.
+        last, in the opposite order, so that nothing refers to a resource that the client was told to drop. Changes
+        that are recorded meanwhile are included where they still can be, and are otherwise left to the next round.
         """
         if not self._cache.synced:
-            return None
+            return
         for type_ in _ORDER:
             subscription = self._subscriptions.get(type_)
             if subscription is not None and subscription.has_pending:
                 response = self._additions(subscription)
                 if response is not None:
-                    return response
+                    yield response
         for type_ in _REMOVAL_ORDER:
             subscription = self._subscriptions.get(type_)
-            if subscription is not None and subscription.pending:
+            if subscription is not None and subscription.removing:
                 subscription.take_removals()
-                return self._respond(subscription, self._full_state(subscription))
-        return None
+                yield self._respond(subscription, self._full_state(subscription))
 
     def close(self) -> None:
         """Ends all subscriptions, for good."""
         if self._closed:
             return
         self._closed = True
-        for type_, subscription in self._subscriptions.items():
-            for name in subscription.names:
-                self._cache.unsubscribe(self, Key(type_, name))
-            if subscription.wildcard:
-                self._cache.unsubscribe_all(self, type_)
-        self._subscriptions.clear()
-        self._allowance.close()
-        # Whoever is called refers to this session: neither should have to wait for the garbage collector.
-        self._flush = _nobody
+        try:
+            for type_, subscription in self._subscriptions.items():
+                for name in subscription.names:
+                    self._cache.unsubscribe(self, Key(type_, name))
+                if subscription.wildcard:
+                    self._cache.unsubscribe_all(self, type_)
+        finally:
+            self._subscriptions.clear()
+            self._allowance.close()
+            # Breaks the cycle between the session and its stream, so that both are freed without garbage collection.
+            self._flush = _nobody
 
     def statuses(self) -> Iterator[ResourceStatus]:
         """What the client has, as far as the server knows, name by name."""
@@ -219,6 +219,16 @@ class Session:
                     yield ResourceStatus(type_, name, Status.SENT, resource, None)
                 else:
                     yield ResourceStatus(type_, name, Status.ACKNOWLEDGED, resource, None)
+
+    def _check(self, request: Any) -> None:
+        """Checks a request by itself, and reads the node from the first one, which alone has to carry it."""
+        if not self._identified:
+            self.node = nodes.read(request.node)
+            self._identified = True
+        if not request.type_url:
+            raise InvalidRequestError("a DiscoveryRequest on an aggregated stream must have a type_url")
+        if (number := len(request.resource_names)) > MAX_NAMES:
+            raise InvalidRequestError(f"{number} names of one type; at most {MAX_NAMES} are allowed")
 
     def _subscribe(self, subscription: Subscription, update: Update) -> tuple[str, ...]:
         """Subscribes to what a request asks for; returns the names that it asks for and that do not exist."""
@@ -241,32 +251,34 @@ class Session:
         """How many names the stream would subscribe to, of all types."""
         others = [s for s in self._subscriptions.values() if s is not subscription]
         wildcards = update.wildcard + sum(s.wildcard for s in others)
-        covered = sum(1 for _ in self._cache.canonical_names()) if wildcards else 0
-        return len(update.names) + sum(len(s.names) for s in others) + wildcards * covered
+        return len(update.names) + sum(len(s.names) for s in others) + wildcards * WILDCARD_NAMES
 
     def _additions(self, subscription: Subscription) -> Response | None:
         """A response with what is new or different; None if there is nothing of that kind."""
         type_ = subscription.type
-        fresh, gone = subscription.take_additions(lambda name: self._find(type_, name))
+        fresh = subscription.take_additions(lambda name: self._find(type_, name))
         if not fresh and not subscription.send_full_state:
             return None
-        resources = [*self._full_state(subscription), *gone] if type_.is_full_state else fresh
-        return self._respond(subscription, resources)
+        return self._respond(subscription, self._full_state(subscription) if type_.is_full_state else fresh)
 
     def _full_state(self, subscription: Subscription) -> list[Resource]:
-        """Every resource that the client subscribes to and that exists."""
+        """Every resource that the client subscribes to and that exists, or whose removal is not due yet."""
         names = set(subscription.names)
         if subscription.wildcard:
             names.update(self._cache.canonical_names())
-        found = (self._find(subscription.type, name) for name in names)
-        return [resource for resource in found if resource is not None]
+        resources = dict(subscription.sent)
+        for name in names:
+            resource = self._find(subscription.type, name)
+            if resource is not None:
+                resources[name] = resource
+        return list(resources.values())
 
     def _respond(self, subscription: Subscription, resources: list[Resource]) -> Response:
         resources.sort()
         content = wire.assemble(subscription.type, tuple(resources))
         self._responses += 1
         nonce = str(self._responses)
-        subscription.record_sent(nonce, content, resources)
+        subscription.record_sent(nonce, Sent(content.version, content.names), resources)
         return Response(
             subscription.type, content.version, nonce, content.names, wire.response(content, nonce)
         )

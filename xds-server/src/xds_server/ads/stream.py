@@ -1,13 +1,12 @@
 """One ADS stream: its session, its call, and when responses may be written.
 
-Called by grpc's threads for what comes from the client, and by the event loop for what comes from discovery. Whoever
-calls a method of the session holds the cache's lock.
+grpc's threads deliver requests, the event loop delivers changes. Both take the cache's lock before they use the session.
 """
 
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +32,16 @@ class Pace:
     Attributes:
         gather: How long changes are gathered after a response: no stream is sent changes more often than that.
         write_timeout: How long a client may leave a response unread before its stream is closed.
+        first_request_timeout: How long a client may take for its first request.
     """
 
     gather: float = 0.1
     write_timeout: float = 30.0
+    first_request_timeout: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Context:
     """What all streams of a server have in common.
 
     Attributes:
@@ -62,7 +63,7 @@ class Stream:
     Args:
         number: Identifies the stream for people.
         call: The call that carries it.
-        setting: What it has in common with others.
+        context: What it has in common with others.
         allowance: Bounds what the stream may hold.
         log: For lines that the client causes.
         closed: Called with the number at the end.
@@ -75,38 +76,43 @@ class Stream:
         self,
         number: int,
         call: Call,
-        setting: Setting,
+        context: Context,
         allowance: Allowance,
         log: ClientLog,
         closed: Callable[[int], None],
     ) -> None:
         self.number = number
         self.call = call
-        self.session = Session(setting.cache, allowance, self._flush)
+        self.session = Session(context.cache, allowance, self._flush)
         self.writing_since = float("inf")
+        self._opened = time.monotonic()
         self._log = log.bind(stream=number)
         self._debugging = self._log.debugging
-        self._cache = setting.cache
-        self._setting = setting
+        self._cache = context.cache
+        self._context = context
         self._closed = closed
         self._is_known = False
         self._is_due = False
-        self._round: list[Response] = []
+        self._round: Iterator[Response] = iter(())
         self._quiet_until = 0.0
         self._is_waiting = False
 
     @property
     def is_probe(self) -> bool:
         """Whether it belongs to this server's own probe."""
-        return self.session.node.id == self._setting.probe_node
+        return self.session.node.id == self._context.probe_node
 
     # ---- from the call ----
 
     def received(self, message: bytes) -> None:
         """Applies a request, and writes what it asks for without delay."""
+        try:
+            request = _decode(message)
+        except RequestError as error:
+            self._refuse(error)
+            return
         with self._cache.lock:
             try:
-                request = _decode(message)
                 outcome = self.session.request(request)
             except RequestError as error:
                 self._refuse(error)
@@ -132,23 +138,31 @@ class Stream:
         with self._cache.lock:
             self._closed(self.number)
             self.session.close()
-            self._round.clear()
+            self._round = iter(())
         if not self.is_probe:
             self._log.info("stream closed", node=self.session.node.id)
 
     # ---- from the servicer ----
 
-    def close_unread(self) -> None:
-        """Closes the stream of a client that stopped reading."""
-        metrics.write_timeouts.inc()
-        self._log.warning(
-            "client stopped reading; its stream is closed",
-            node=self.session.node.id,
-            seconds=self._setting.pace.write_timeout,
-        )
-        self.writing_since = float("inf")
-        # A status would be queued behind the response that is left unread.
-        self.call.cancel()
+    def close_if_stuck(self, now: float) -> None:
+        """Closes the stream if its client stopped reading, or never sent a complete request."""
+        pace = self._context.pace
+        node = self.session.node.id
+        if now - self.writing_since > pace.write_timeout:
+            metrics.write_timeouts.inc()
+            self._log.warning(
+                "client stopped reading; its stream is closed", node=node, seconds=pace.write_timeout
+            )
+            self.writing_since = float("inf")
+            # A status would be queued behind the response that is left unread.
+            self.call.cancel()
+        elif (
+            not self._is_known and not self.call.is_ending and now - self._opened > pace.first_request_timeout
+        ):
+            self._log.warning(
+                "client sent no request; its stream is closed", seconds=pace.first_request_timeout
+            )
+            self.call.end(grpc.StatusCode.DEADLINE_EXCEEDED, "no request was received in time")
 
     # ---- from the session: changes ----
 
@@ -162,7 +176,7 @@ class Stream:
             self.call.guard(self._write)
         else:
             self._is_waiting = True
-            self._setting.loop.call_later(wait, self._flush_gathered)
+            self._context.loop.call_later(wait, self._flush_gathered)
 
     def _flush_gathered(self) -> None:
         with self._cache.lock:
@@ -173,15 +187,16 @@ class Stream:
         """Writes the next response, unless one is being written: then ``written`` comes here again."""
         if self.writing_since != float("inf") or self.call.is_ending:
             return
-        if not self._round and self._is_due:
-            # One round at a time: changes that arrive while these responses are written belong to the next round.
+        response = next(self._round, None)
+        if response is None and self._is_due:
+            # Changes that come while the responses of this round are written may have to wait for the next round.
             self._is_due = False
-            self._round = list(iter(self.session.next, None))
-        if not self._round:
+            self._round = self.session.round()
+            response = next(self._round, None)
+        if response is None:
             return
-        response = self._round.pop(0)
         self.writing_since = time.monotonic()
-        self._quiet_until = self.writing_since + self._setting.pace.gather
+        self._quiet_until = self.writing_since + self._context.pace.gather
         metrics.response(response.type.label)
         if self._debugging:
             self._log.debug(
@@ -225,16 +240,17 @@ class Stream:
                 "request",
                 type=label,
                 kind=outcome.kind.value,
-                version=request.version_info,
-                nonce=request.response_nonce,
+                version=request.version_info[:200],
+                nonce=request.response_nonce[:200],
                 names=_some(request.resource_names),
             )
         if outcome.rejection is not None:
             metrics.rejections.labels(label).inc()
             self._log.warning(
-                "client rejected a response (NACK); it keeps what it had",
+                "client rejected a response (NACK); it keeps the last good version of what it rejected",
                 node=self.session.node.id,
                 type=label,
+                names=_some(outcome.rejection.names),
                 version=outcome.rejection.version,
                 reason=outcome.rejection.message,
             )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from xds_server.ads.wire import Content
 from xds_server.errors import InvalidRequestError
 from xds_server.resources.names import parse_canonical
 from xds_server.resources.types import Resource, ResourceType
@@ -38,6 +37,18 @@ class Rejection:
     version: str
     names: Sequence[str]
     message: str
+
+
+class Sent(NamedTuple):
+    """A response that was sent.
+
+    Attributes:
+        version: Of its content.
+        names: Of its resources.
+    """
+
+    version: str
+    names: Sequence[str]
 
 
 class Update(NamedTuple):
@@ -72,8 +83,10 @@ class Subscription:
         names: What the client named.
         wildcard: Whether it subscribes to every canonical name.
         sent: The resources that the client was sent, of those that it subscribes to.
-        pending: Names that may have to be sent, or whose removal has to be sent; True if the resource has to be sent
-            even though its version was sent before.
+        pending: Names that may have to be sent; True if the resource has to be sent even though its version was sent
+            before.
+        removing: Names of resources of a full-state type that are gone, and stay in responses until the removals are
+            sent.
         send_full_state: Whether everything has to be sent, even if that is nothing.
     """
 
@@ -83,40 +96,42 @@ class Subscription:
         self.wildcard = False
         self.sent: dict[str, Resource] = {}
         self.pending: dict[str, bool] = {}
+        self.removing: set[str] = set()
         self.send_full_state = False
         self._was_named = False
         self._nonce = ""
-        self._unanswered: dict[str, Content] = {}
+        self._unanswered: dict[str, Sent] = {}
         self._rejections: dict[str, Rejection] = {}
         self._removed_by_stale: set[str] = set()
+        self._wildcard_removed_by_stale = False
 
     @property
     def has_pending(self) -> bool:
         """Whether there may be a response to send."""
-        return bool(self.pending) or self.send_full_state
+        return bool(self.pending or self.removing) or self.send_full_state
 
     # ---- requests ----
 
-    def answer(self, nonce: str) -> Content | None:
+    def answer(self, nonce: str) -> Sent | None:
         """Finds the response that a request answers, if it is the first request with its nonce.
 
         Responses sent before that one count as answered too.
         """
-        content = self._unanswered.get(nonce)
-        if content is not None:
+        response = self._unanswered.get(nonce)
+        if response is not None:
             for earlier in list(self._unanswered):
                 del self._unanswered[earlier]
                 if earlier == nonce:
                     break
-        return content
+        return response
 
-    def accept(self, response: Content) -> None:
+    def accept(self, response: Sent) -> None:
         """Records that the client accepted a response."""
         if self._rejections:
             for name in response.names:
                 self._rejections.pop(name, None)
 
-    def reject(self, response: Content, message: str) -> Rejection:
+    def reject(self, response: Sent, message: str) -> Rejection:
         """Records that the client rejected a response."""
         rejection = Rejection(response.version, response.names, message[:MAX_ERROR_DETAIL_LENGTH])
         self._rejections.update((name, rejection) for name in response.names if name in self.sent)
@@ -125,7 +140,7 @@ class Subscription:
     def is_stale(self, nonce: str) -> bool:
         """Whether a request with this nonce was sent before the client had seen the last response.
 
-        A client without a nonce of this stream has just connected.
+        A request without a nonce is never stale, nor is any before the first response.
         """
         return bool(nonce and self._nonce and nonce != self._nonce)
 
@@ -134,25 +149,32 @@ class Subscription:
 
         But a client that drops a name and subscribes to it again in between has to be sent it again, even if it is in a
         response on its way: the client may read that response while it does not want the name, and drop the resource.
+        The same holds for the wildcard.
         """
         self._was_named |= bool(requested)
         self._removed_by_stale |= self.names.difference(requested)
+        self._wildcard_removed_by_stale |= self.wildcard and not self._means_everything(requested)
 
-    def plan(self, requested: Iterable[str]) -> Update | None:
+    def _means_everything(self, requested: Collection[str]) -> bool:
+        """Whether a list of names includes the wildcard: for full-state types, "*", or nothing ever named."""
+        return self.type.is_full_state and (WILDCARD in requested or not (requested or self._was_named))
+
+    def plan(self, requested: Collection[str]) -> Update | None:
         """Works out what the complete list of names of a request changes; None if nothing. Changes nothing itself.
 
         Raises:
             InvalidRequestError: It is over a limit.
         """
         names = set(requested)
-        if names == self.names and not self._removed_by_stale and self._was_named and not self.wildcard:
-            return None
-        _check(names - self.names, len(names))
+        if any(len(name) > MAX_NAME_LENGTH for name in names - self.names):
+            raise InvalidRequestError(f"a resource name is longer than {MAX_NAME_LENGTH} characters")
+        wildcard = self._means_everything(names)
         was_named = self._was_named or bool(names)
-        # For full-state types, an empty list means everything until the client has named something.
-        wildcard = self.type.is_full_state and (WILDCARD in names or not was_named)
         if self.type.is_full_state:
             names.discard(WILDCARD)
+        is_unchanged = names == self.names and wildcard == self.wildcard and was_named == self._was_named
+        if is_unchanged and not (self._removed_by_stale or self._wildcard_removed_by_stale):
+            return None
         return Update(
             names=names,
             wildcard=wildcard,
@@ -168,16 +190,18 @@ class Subscription:
         """Applies what was planned."""
         self.names, self.wildcard = update.names, update.wildcard
         self._was_named = update.was_named
-        self._removed_by_stale.clear()
         self._drop(update)
         self.pending.update(dict.fromkeys(update.requested, True))
-        if update.wildcard_began:
-            self.send_full_state = True
-        elif not (self.names or self.wildcard):
+        if not (self.names or self.wildcard):
             self.send_full_state = False
-        elif self.type.is_full_state and not self._unread().isdisjoint(update.requested):
-            # The client dropped these names and reads them all the same: it has to be told if they are gone by now.
+        elif update.wildcard_began or (self.wildcard and self._wildcard_removed_by_stale):
             self.send_full_state = True
+        elif self.type.is_full_state and not self._unread().isdisjoint(update.requested):
+            # A response still in flight may contain these names. If they were deleted meanwhile, only another full
+            # response says so.
+            self.send_full_state = True
+        self._removed_by_stale.clear()
+        self._wildcard_removed_by_stale = False
 
     def _drop(self, update: Update) -> None:
         """Forgets what the client dropped: it drops the resource, and needs it again if it subscribes again."""
@@ -189,48 +213,43 @@ class Subscription:
                 self.send_full_state |= name in self.sent
             self._forget(name)
             self.pending.pop(name, None)
+            self.removing.discard(name)
         if update.wildcard_ended:
             for name in self.sent.keys() - self.names:
                 self._forget(name)
             self.pending = {name: again for name, again in self.pending.items() if name in self.names}
+            self.removing &= self.names
 
     # ---- responses ----
 
-    def take_additions(self, find: Callable[[str], Resource | None]) -> tuple[list[Resource], list[Resource]]:
-        """Takes what is pending and has to be sent; removals of a full-state type stay pending.
-
-        Returns:
-            Resources that are new or different; and those that are gone, but stay in the response until the removals.
-        """
+    def take_additions(self, find: Callable[[str], Resource | None]) -> list[Resource]:
+        """Takes what is pending; returns the resources that are new or different, and marks those that are gone."""
         fresh: list[Resource] = []
-        gone: list[Resource] = []
         for name, again in self.pending.items():
             resource, sent = find(name), self.sent.get(name)
-            if resource is None:
-                if sent is not None:
-                    gone.append(sent)
-            elif again or sent is None or sent.version != resource.version:
-                fresh.append(resource)
+            if resource is not None:
+                self.removing.discard(name)
+                if again or sent is None or sent.version != resource.version:
+                    fresh.append(resource)
+            elif sent is not None and self.type.is_full_state:
+                self.removing.add(name)
+            elif sent is not None:
+                # No response can say that it is gone. If it comes back, the client is sent it again.
+                self._forget(name)
         self.pending.clear()
-        if self.type.is_full_state:
-            self.pending.update((resource.name, False) for resource in gone)
-        else:
-            # No response can say that these are gone. If they come back, the client is sent them again.
-            for resource in gone:
-                self._forget(resource.name)
-        return fresh, gone
+        return fresh
 
     def take_removals(self) -> None:
-        """Takes the pending removals."""
-        for name in self.pending:
+        """Forgets the resources whose removal is about to be sent."""
+        for name in self.removing:
             self._forget(name)
-        self.pending.clear()
+        self.removing.clear()
 
-    def record_sent(self, nonce: str, content: Content, resources: Iterable[Resource]) -> None:
+    def record_sent(self, nonce: str, response: Sent, resources: Iterable[Resource]) -> None:
         """Records a response."""
         self.send_full_state = False
         self._nonce = nonce
-        self._unanswered[nonce] = content
+        self._unanswered[nonce] = response
         if len(self._unanswered) > MAX_UNANSWERED:
             del self._unanswered[next(iter(self._unanswered))]
         self.sent.update((resource.name, resource) for resource in resources)
@@ -245,16 +264,9 @@ class Subscription:
 
     def _unread(self) -> set[str]:
         """Names in responses that the client may still have to read."""
-        return {name for content in self._unanswered.values() for name in content.names}
+        return {name for response in self._unanswered.values() for name in response.names}
 
     def _forget(self, name: str) -> None:
+        """Forgets what the client was sent of a name."""
         self.sent.pop(name, None)
         self._rejections.pop(name, None)
-
-
-def _check(added: Collection[str], total: int) -> None:
-    """Refuses names over the limits."""
-    if total > MAX_NAMES:
-        raise InvalidRequestError(f"{total} names of one type; at most {MAX_NAMES} are allowed")
-    if any(len(name) > MAX_NAME_LENGTH for name in added):
-        raise InvalidRequestError(f"a resource name is longer than {MAX_NAME_LENGTH} characters")

@@ -23,6 +23,7 @@ from xds_server.mesh.problems import Problem
 from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
 from xds_server.objects import core, discovery, meta
 
+MAX_PORT = 65_535
 GRPC_PROTOCOLS = frozenset({"grpc", "kubernetes.io/h2c"})
 
 
@@ -62,16 +63,15 @@ def assemble(service: core.Service, slices: Iterable[discovery.EndpointSlice]) -
     if spec.type == "ExternalName":
         reason = "type ExternalName has no endpoints; it is not served"
         return Assembled(None, {}, (Problem("Service", where, reason),))
+    if "." in name or "." in namespace or not (name and namespace):
+        reason = "its name or namespace is empty or has a dot, which no target can spell; it is not served"
+        return Assembled(None, {}, (Problem("Service", where, reason),))
     problems: list[Problem] = []
     candidates: dict[str, list[_Candidate]] = {}
     for item in sorted(slices, key=meta.key):
         for port_name, candidate in _read(item, problems):
             candidates.setdefault(port_name, []).append(candidate)
-    ports = tuple(
-        Port(port.name or "", port.port, (port.app_protocol or "").lower() in GRPC_PROTOCOLS)
-        for port in spec.ports or ()
-        if (port.protocol or "TCP") == "TCP"
-    )
+    ports = tuple(_service_ports(spec.ports or (), where, problems))
     if not ports:
         return Assembled(None, {}, tuple(problems))
     families = spec.ip_families or ("IPv4", "IPv6")
@@ -81,6 +81,22 @@ def assemble(service: core.Service, slices: Iterable[discovery.EndpointSlice]) -
         for port_name, port in zip(assembled.port_names, ports, strict=True)
     }
     return Assembled(assembled, endpoints, tuple(problems))
+
+
+def _service_ports(
+    ports: Iterable[core.ServicePort], where: meta.Key, problems: list[Problem]
+) -> Iterable[Port]:
+    """The TCP ports of a service."""
+    for port in ports:
+        if (port.protocol or "TCP") != "TCP":
+            continue
+        if not 0 < port.port <= MAX_PORT:
+            reason = (
+                f"port {port.name or 'without a name'} has the number {port.port}; expected 1 to {MAX_PORT}"
+            )
+            problems.append(Problem("Service", where, reason))
+            continue
+        yield Port(port.name or "", port.port, (port.app_protocol or "").lower() in GRPC_PROTOCOLS)
 
 
 def _read(item: discovery.EndpointSlice, problems: list[Problem]) -> Iterable[tuple[str, _Candidate]]:
@@ -125,8 +141,10 @@ def _ports(item: discovery.EndpointSlice, problem: Callable[[str], None]) -> Ite
     for port in item.ports or ():
         if (port.protocol or "TCP") != "TCP":
             continue
-        if port.port is None or not 0 < port.port < 65536:  # noqa: PLR2004 - the port range of TCP
-            problem(f"port {port.name or 'without a name'} has the number {port.port}; expected 1 to 65535")
+        if port.port is None or not 0 < port.port <= MAX_PORT:
+            problem(
+                f"port {port.name or 'without a name'} has the number {port.port}; expected 1 to {MAX_PORT}"
+            )
             continue
         yield port.name or "", port.port
 

@@ -21,7 +21,7 @@ from servicekit.errors import ConfigurationError
 from xds_server.rpc.call import Call, Transport
 from xds_server.rpc.threads import ThreadTransport
 
-Setting = Literal["auto", "events", "threads"]
+TransportSetting = Literal["auto", "events", "threads"]
 
 DEADLINE = 5.0
 """Seconds that the self-test may take; on a machine that is not busy it takes a few hundredths of one."""
@@ -39,7 +39,7 @@ class SelfTestError(Exception):
     """A transport does not do what it should; the text says what differs."""
 
 
-def choose(setting: Setting, *, calls: int, deadline: float = DEADLINE) -> Transport:
+def choose(setting: TransportSetting, *, calls: int, deadline: float = DEADLINE) -> Transport:
     """Returns the transport that serves calls; logs why if the self-test fails.
 
     Args:
@@ -119,9 +119,9 @@ def self_test(transport: Transport, deadline: float) -> None:
         _compare("status", f"{code.name}: {details}", f"{_STATUS[0].name}: {_STATUS[1]}")
         _compare("answers", answers, list(_ANSWERS))
         # Whether the last message is on its way before the client's answer to it arrives is a matter of chance.
-        told = _wait_for_end(probes, until)
-        _compare("first and last event", [told[0], told[-1]], ["received", "ended"])
-        _compare("events", sorted(told[1:-1]), ["finished", "written", "written"])
+        events = _wait_for_end(probes, until)
+        _compare("first and last event", [events[0], events[-1]], ["received", "ended"])
+        _compare("events", sorted(events[1:-1]), ["finished", "written", "written"])
 
         answers, code, _ = _call(channel, _CANCEL, until)
         _compare("code after cancel", code, grpc.StatusCode.CANCELLED)
