@@ -95,7 +95,9 @@ class AdsClient:
 
     def wait_for_end(self) -> grpc.RpcError:
         """Waits until the server ends the stream, and returns the error."""
-        return wait_until("the stream to end", lambda: self.error)
+        wait_until("the stream to end", lambda: self.error)
+        assert self.error
+        return self.error
 
     def addresses(self, name: str) -> list[str]:
         """Returns the addresses of a ClusterLoadAssignment."""
