@@ -18,7 +18,7 @@ MOST = 2.0
 """Requests a second for each watched resource."""
 SOON = Limits().list_silence + Limits().last_backoff + 10
 """Seconds until all is well again: a request that hangs, the pause after it, and time to spare."""
-RECOVERED = "the API server back → each client answered by the pod that it did not tell of"
+RECOVERED = "the API server back → each client has a reply from the pod that was added during the outage"
 
 
 def refusing(api: ApiStub) -> None:
@@ -84,7 +84,7 @@ def test_an_outage(mesh: Mesh, scenario, does: str, begin: Callable[[ApiStub], N
         assert server.warnings("serving the last known state")
         if seconds > POLL_INTERVAL:
             assert server.warnings("Kubernetes API requests still fail", "'seconds': 6")
-        # Who refuses connections can't count them; the server itself counts what fails, for all resources together.
+        # Refused connections can only be counted by the server, and it counts all collections together.
         failed = (metric(server, "discovery_failures_total") - failed) / len(PLURALS)
         rate = max(asked(mesh.api, began), failed / (time.monotonic() - began))
         assert 0 < rate < MOST
