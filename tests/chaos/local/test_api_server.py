@@ -69,13 +69,13 @@ def test_an_outage(mesh: Mesh, scenario, does: str, begin: Callable[[ApiStub], N
     server = mesh.start_xds_server()
     with (
         mesh.load(server.address) as load,
-        scenario(f"the API server {does} for {seconds} s", load) as told,
+        scenario(f"the API server {does} for {seconds} s", load) as run,
     ):
         load.wait_for(mesh.hello.names)
         known = services(server)
         failed, began = metric(server, "discovery_failures_total"), time.monotonic()
         begin(mesh.api)
-        told.now(f"the API server {does}")
+        run.now(f"the API server {does}")
         load.go_on_for(seconds)
         assert services(server) == known
         assert load.answered_since(began + seconds - 1) == mesh.hello.names, "nobody is left out"
@@ -88,15 +88,15 @@ def test_an_outage(mesh: Mesh, scenario, does: str, begin: Callable[[ApiStub], N
         failed = (metric(server, "discovery_failures_total") - failed) / len(PLURALS)
         rate = max(asked(mesh.api, began), failed / (time.monotonic() - began))
         assert 0 < rate < MOST
-        told.note(f"{rate:.1f} requests a second for each resource")
+        run.note(f"{rate:.1f} requests a second for each resource")
 
         mesh.hello.scale(4)
-        told.now("the API server answers again")
+        run.now("the API server answers again")
         heal(mesh.api)
         healed = time.monotonic()
         recovered = load.wait_for(mesh.hello.names) - healed
         assert recovered < SOON
-        told.recovered(recovered, RECOVERED)
+        run.recovered(recovered, RECOVERED)
         if seconds > POLL_INTERVAL:
             # The list that was due has been read; otherwise a poll or a bookmark confirms the state within a minute.
             wait_until("a state that is not old", lambda: age(server) < 10)
@@ -108,22 +108,22 @@ def test_an_outage(mesh: Mesh, scenario, does: str, begin: Callable[[ApiStub], N
 def test_watches_that_end(mesh: Mesh, scenario, does: str, fault: str) -> None:
     mesh.hello.scale(3)
     server = mesh.start_xds_server()
-    with mesh.load(server.address) as load, scenario(f"the API server {does}", load) as told:
+    with mesh.load(server.address) as load, scenario(f"the API server {does}", load) as run:
         load.wait_for(mesh.hello.names)
         known = services(server)
         began = time.monotonic()
         watches(fault)(mesh.api)
-        told.now(f"the API server {does}")
+        run.now(f"the API server {does}")
         load.go_on_for(20)
         assert services(server) == known
         assert load.answered_since(began + 19) == mesh.hello.names, "nobody is left out"
-        told.note(f"{asked(mesh.api, began):.1f} requests a second for each resource")
+        run.note(f"{asked(mesh.api, began):.1f} requests a second for each resource")
 
         mesh.hello.scale(4)
-        told.now("watches last again")
+        run.now("watches last again")
         heal(mesh.api)
         healed = time.monotonic()
-        told.recovered(load.wait_for(mesh.hello.names) - healed, RECOVERED)
+        run.recovered(load.wait_for(mesh.hello.names) - healed, RECOVERED)
 
 
 def services(server: XdsServer) -> object:
