@@ -517,6 +517,36 @@ class TestWildcard:
         publish(cache, service("web", "10.0.0.9", ports=(80, 81)))
         assert client.receive() == []
 
+    @pytest.mark.parametrize("stale", [[WEB], ["nowhere.shop:80"], []])
+    def test_a_wildcard_dropped_and_requested_again_around_a_response_is_resent(self, client, stale):
+        client.send(CDS, ["*"])
+        client.receive()
+        client.send(CDS, ["*", API])
+        crossing = client.next()
+        assert client.send(CDS, stale).kind is RequestKind.STALE
+        client.take(crossing)
+        client.send(CDS, ["*"])
+        client.receive()
+        assert client.held[CDS].resources.keys() == {API, WEB}
+
+    def test_an_empty_list_after_a_name_in_a_stale_request_is_not_the_wildcard(self, cache, client):
+        client.send(CDS, [])
+        client.receive()
+        publish(cache, service("new", "10.0.0.9"))
+        crossing = client.next()
+        assert client.send(CDS, [WEB]).kind is RequestKind.STALE
+        client.take(crossing)
+        client.send(CDS, [])
+        assert client.receive() == []
+        publish(cache, service("newer", "10.0.0.9"))
+        assert client.receive() == []
+
+    def test_an_acknowledgement_of_a_wildcard_does_not_hurry_changes(self, cache, client):
+        client.send(CDS, ["*"])
+        client.receive(ack=False)
+        publish(cache, service("new", "10.0.0.9"))
+        assert not client.send(CDS, ["*"], version=client.held[CDS].offered).is_due
+
     def test_a_wildcard_dropped_before_its_response_gets_none(self, client):
         client.send(CDS, ["*"])
         client.send(CDS, [])
