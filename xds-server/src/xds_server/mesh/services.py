@@ -23,6 +23,7 @@ from xds_server.mesh.problems import Problem
 from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
 from xds_server.objects import core, discovery, meta
 
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 MAX_PORT = 65_535
 GRPC_PROTOCOLS = frozenset({"grpc", "kubernetes.io/h2c"})
 
@@ -54,6 +55,12 @@ class _Candidate(NamedTuple):
     ready: bool
     draining: bool
     target: discovery.TargetRef | None
+
+
+def owner(item: discovery.EndpointSlice) -> ServiceName | None:
+    """The service that a slice belongs to, if its label names one."""
+    name = (item.metadata.labels or {}).get(SERVICE_NAME_LABEL)
+    return ServiceName(meta.key(item)[0], name) if name else None
 
 
 def assemble(service: core.Service, slices: Iterable[discovery.EndpointSlice]) -> Assembled:

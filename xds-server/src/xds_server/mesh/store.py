@@ -81,24 +81,22 @@ class Store:
 
     def _index(self, before: meta.Object | None, after: meta.Object | None) -> None:
         """Updates the indexes, and marks the services that the object belonged to or belongs to as touched."""
-        match before:
-            case core.Service():
-                name = ServiceName(*meta.key(before))
-                del self._services[name]
-                self._touched.add(name)
-            case discovery.EndpointSlice(service_name=ServiceName() as owner):
-                del self._slices[owner][meta.key(before)]
-                if not self._slices[owner]:
-                    del self._slices[owner]
-                self._touched.add(owner)
-        match after:
-            case core.Service():
-                name = ServiceName(*meta.key(after))
-                self._services[name] = after
-                self._touched.add(name)
-            case discovery.EndpointSlice(service_name=ServiceName() as owner):
-                self._slices.setdefault(owner, {})[meta.key(after)] = after
-                self._touched.add(owner)
+        if isinstance(before, core.Service):
+            name = ServiceName(*meta.key(before))
+            del self._services[name]
+            self._touched.add(name)
+        elif isinstance(before, discovery.EndpointSlice) and (owner := services.owner(before)):
+            del self._slices[owner][meta.key(before)]
+            if not self._slices[owner]:
+                del self._slices[owner]
+            self._touched.add(owner)
+        if isinstance(after, core.Service):
+            name = ServiceName(*meta.key(after))
+            self._services[name] = after
+            self._touched.add(name)
+        elif isinstance(after, discovery.EndpointSlice) and (owner := services.owner(after)):
+            self._slices.setdefault(owner, {})[meta.key(after)] = after
+            self._touched.add(owner)
 
     def _flush(self) -> None:
         """Assembles the services that were touched, and publishes what changed once everything has been listed."""

@@ -3,10 +3,7 @@
 https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/
 """
 
-from xds_server.model.service import ServiceName
-from xds_server.objects.meta import DEFAULT_NAMESPACE, Object, Struct
-
-SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+from xds_server.objects.meta import Object, Struct
 
 
 class Conditions(Struct, frozen=True):
@@ -49,9 +46,3 @@ class EndpointSlice(Object, frozen=True, kw_only=True):
     address_type: str
     endpoints: tuple[SliceEndpoint, ...] | None = None
     ports: tuple[SlicePort, ...] | None = None
-
-    @property
-    def service_name(self) -> ServiceName | None:
-        """The service that the slice belongs to, if its label names one."""
-        name = (self.metadata.labels or {}).get(SERVICE_NAME_LABEL)
-        return ServiceName(self.metadata.namespace or DEFAULT_NAMESPACE, name) if name else None
