@@ -1,7 +1,5 @@
 """The metrics of /metrics. Labels never carry strings that a client supplies: they would grow without bound."""
 
-import functools
-
 from prometheus_client import Counter, Gauge, Histogram
 
 streams = Gauge("xds_streams", "Open ADS streams.")
@@ -41,19 +39,3 @@ synced = Gauge("discovery_synced", "1 once everything has been listed.")
 age_seconds = Gauge(
     "discovery_age_seconds", "Seconds since the source last confirmed the state that is served."
 )
-
-
-@functools.cache
-def _labelled(counter: Counter, *labels: str) -> Counter:
-    """Finding a counter by its labels costs more than counting."""
-    return counter.labels(*labels)
-
-
-def request(type_: str, kind: str) -> None:
-    """Counts a request."""
-    _labelled(requests, type_, kind).inc()
-
-
-def response(type_: str) -> None:
-    """Counts a response."""
-    _labelled(responses, type_).inc()

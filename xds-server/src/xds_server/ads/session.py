@@ -174,21 +174,20 @@ class Session:
 
         What is new or different goes out first, each type before the types that refer to it. What is gone goes out
         last, in the opposite order, so that nothing refers to a resource that the client was told to drop. Changes
-        that are recorded meanwhile are included where they still can be, and are otherwise left to the next round.
+        that are recorded meanwhile are included where they still can be, and are otherwise left for the next round.
         """
         if not self._cache.synced:
             return
-        for type_ in _ORDER:
-            subscription = self._subscriptions.get(type_)
-            if subscription is not None and subscription.has_pending:
-                response = self._additions(subscription)
-                if response is not None:
-                    yield response
+        found = map(self._subscriptions.get, _ORDER)
+        for subscription in [each for each in found if each is not None and each.has_pending]:
+            response = self._additions(subscription)
+            if response is not None:
+                yield response
         for type_ in _REMOVAL_ORDER:
-            subscription = self._subscriptions.get(type_)
-            if subscription is not None and subscription.removing:
-                subscription.take_removals()
-                yield self._respond(subscription, self._full_state(subscription))
+            removed = self._subscriptions.get(type_)
+            if removed is not None and removed.removing:
+                removed.take_removals()
+                yield self._respond(removed, self._full_state(removed))
 
     def close(self) -> None:
         """Ends all subscriptions, for good."""

@@ -4,6 +4,7 @@ grpc's threads deliver requests, the event loop delivers changes. Both take the 
 """
 
 import asyncio
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
+from prometheus_client import Counter
 
 from xds_server import metrics
 from xds_server.ads.limits import Allowance
@@ -20,6 +22,7 @@ from xds_server.ads.session import Outcome, RequestKind, Response, Session
 from xds_server.cache.cache import Cache
 from xds_server.client_log import ClientLog
 from xds_server.errors import ExhaustedError, InvalidRequestError, RequestError
+from xds_server.resources.types import ResourceType
 from xds_server.rpc.call import Call
 
 MAX_NAMES_LOGGED = 5
@@ -197,7 +200,7 @@ class Stream:
             return
         self.writing_since = time.monotonic()
         self._quiet_until = self.writing_since + self._context.pace.gather
-        metrics.response(response.type.label)
+        _responses(response.type).inc()
         if self._debugging:
             self._log.debug(
                 "response",
@@ -233,8 +236,10 @@ class Stream:
 
     def _note(self, outcome: Outcome, request: Any) -> None:
         """Counts a request, and logs it if people should know about it."""
+        _requests(outcome.type, outcome.kind).inc()
+        if outcome.kind is RequestKind.ACK and not outcome.missing and not self._debugging:
+            return
         label = outcome.type.label if outcome.type else "other"
-        metrics.request(label, outcome.kind.value)
         if self._debugging:
             self._log.debug(
                 "request",
@@ -268,6 +273,17 @@ class Stream:
                 type=label,
                 names=_some(outcome.missing),
             )
+
+
+@functools.cache
+def _requests(type_: ResourceType | None, kind: RequestKind) -> Counter:
+    """The counter of these requests. Finding a counter by its labels costs more than counting."""
+    return metrics.requests.labels(type_.label if type_ else "other", kind.value)
+
+
+@functools.cache
+def _responses(type_: ResourceType) -> Counter:
+    return metrics.responses.labels(type_.label)
 
 
 def _decode(encoded: bytes) -> Any:

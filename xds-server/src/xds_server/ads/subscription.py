@@ -166,6 +166,10 @@ class Subscription:
             InvalidRequestError: It is over a limit.
         """
         names = set(requested)
+        is_stale = self._removed_by_stale or self._wildcard_removed_by_stale
+        if names == self.names and self._was_named and not (self.wildcard or is_stale):
+            # By far the most frequent request: an acknowledgement.
+            return None
         if any(len(name) > MAX_NAME_LENGTH for name in names - self.names):
             raise InvalidRequestError(f"a resource name is longer than {MAX_NAME_LENGTH} characters")
         wildcard = self._means_everything(names)
@@ -173,7 +177,7 @@ class Subscription:
         if self.type.is_full_state:
             names.discard(WILDCARD)
         is_unchanged = names == self.names and wildcard == self.wildcard and was_named == self._was_named
-        if is_unchanged and not (self._removed_by_stale or self._wildcard_removed_by_stale):
+        if is_unchanged and not is_stale:
             return None
         return Update(
             names=names,
