@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import watchfiles
@@ -163,13 +165,18 @@ async def test_of_two_objects_of_one_name_the_first_counts(folder):
 
 
 async def test_a_folder_that_vanishes_takes_nothing_with_it(folder):
-    async with discover(folder, poll_interval=1) as found:
-        await found.until_known(ONE)
-        folder.rename(folder.with_name("elsewhere"))
-        await found.always(lambda: found.addresses() == ONE, 2)
-        folder.mkdir()
-        write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
-        await found.until_known(TWO)
+    with capture_logs() as logs:
+        async with discover(folder, poll_interval=1) as found:
+            await found.until_known(ONE)
+            folder.rename(folder.with_name("elsewhere"))
+            await found.always(lambda: found.addresses() == ONE, 2)
+            write(
+                folder.with_name("elsewhere") / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2")
+            )
+            folder.with_name("elsewhere").rename(folder)
+            await found.until_known(TWO)
+    lines = [e["event"] for e in logs if "directory can" in e["event"]]
+    assert lines == ["directory can't be read; serving the last known state", "directory can be read again"]
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
@@ -211,6 +218,183 @@ async def test_json_that_does_not_parse_harms_only_itself(folder, content, reaso
     [line] = [e for e in logs if e["log_level"] == "warning"]
     assert line["file"] == "bad.json"
     assert reason in line["reason"]
+
+
+def bomb(first, level):
+    """A YAML text of 20 levels, each of which refers to the one before it twice."""
+    levels = "\n".join(f"l{n}: &l{n} " + level % (n - 1, n - 1) for n in range(1, 21))
+    return f"apiVersion: v1\nkind: %s\nl0: &l0 {first}\n{levels}\n"
+
+
+LISTS = bomb("{apiVersion: v1, kind: Pod}", "{apiVersion: v1, kind: List, items: [*l%d, *l%d]}") % "List"
+LISTS += "items: [*l20]"
+MERGES = bomb("{a: 1}", "{<<: [*l%d, *l%d]}") % "Pod"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("labels: {on: !!bool maybe}", "KeyError: 'maybe'"),
+        ("a: !!float ''", "IndexError"),
+        ("a: !!int ''", "IndexError"),
+        ("a: !!timestamp foo", "AttributeError"),
+        (f"{{apiVersion: v1, kind: Service, metadata: {{name: 0x{'f' * 4000}}}}}", "ValueError"),
+        ("[" * 30_000, "nested more than 100 levels deep"),
+        ("- " * 30_000, "nested more than 100 levels deep"),
+        (LISTS, "aliases stand for more than 100000 nodes"),
+        (MERGES, "aliases stand for more than 100000 nodes"),
+        ("a: *a", "alias *a refers to no complete node before it"),
+    ],
+)
+async def test_yaml_that_does_not_parse_harms_only_itself(folder, content, reason):
+    write(folder / "bad.yaml", service("api"))
+    with capture_logs() as logs:
+        async with discover(folder, poll_interval=1) as found:
+            await found.until_known({**ONE, "api.shop": []})
+            counted = metrics.malformed.labels("file")._value.get()
+            (folder / ".draft").write_text(content)
+            (folder / ".draft").rename(folder / "bad.yaml")
+            write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
+            await found.until_known({**TWO, "api.shop": []})
+            write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1"))
+            await found.until_known({**ONE, "api.shop": []})
+    [line] = [e for e in logs if e["log_level"] == "warning"]
+    assert line["file"] == "bad.yaml"
+    assert reason in line["reason"]
+    assert metrics.malformed.labels("file")._value.get() == counted + 1
+
+
+async def test_aliases_and_merge_keys_are_understood(folder):
+    items = json.dumps([endpoint_slice("10.0.0.2", name="web-2")])
+    labels = json.dumps(endpoint_slice()["metadata"]["labels"])
+    assert labels in items
+    (folder / "more.yaml").write_text(
+        f"labels: &labels {labels}\n"
+        f"apiVersion: v1\nkind: List\nitems: {items.replace(labels, '{<<: *labels}')}\n"
+    )
+    async with discover(folder) as found:
+        await found.until_known(TWO)
+
+
+async def test_a_file_of_too_many_objects_harms_only_itself(folder):
+    items = [{"metadata": {"name": "many"}}] * 100_001
+    (folder / "many.json").write_text(json.dumps({"apiVersion": "v1", "kind": "ServiceList", "items": items}))
+    with capture_logs() as logs:
+        async with discover(folder) as found:
+            await found.until_known(ONE)
+    [line] = [e for e in logs if e["log_level"] == "warning"]
+    assert line["reason"] == "it has more than 100000 objects; split it into several files"
+
+
+HUNG = """
+import asyncio, pathlib, sys, threading
+from xds_server.files import FilesSource
+from xds_server.mesh.store import Store
+from xds_server.objects.kinds import KINDS, collections
+
+class Hung(type(pathlib.Path())):
+    def iterdir(self):
+        loop.call_soon_threadsafe(task.cancel)
+        threading.Event().wait()
+
+async def main():
+    global loop, task
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    every = collections(KINDS)
+    store = Store(every, lambda changes: None)
+    await FilesSource(store, every, directory=Hung(sys.argv[1]), poll_interval=60, watch=True).run()
+
+try:
+    asyncio.run(main())
+except asyncio.CancelledError:
+    print("ended")
+"""
+
+
+def test_a_read_that_hangs_does_not_keep_the_process_from_ending(folder):
+    ended = subprocess.run(
+        [sys.executable, "-c", HUNG, folder], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert ended.stdout.endswith("ended\n")
+
+
+@pytest.mark.parametrize("name", [".venv", ".git", "node_modules", "__pycache__"])
+async def test_notifications_do_not_depend_on_the_name_of_the_folder(tmp_path, name):
+    folder = tmp_path / name / "services"
+    folder.mkdir(parents=True)
+    write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1"))
+    async with discover(folder) as found:
+        await found.until_known(ONE)
+        write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
+        await found.until_known(TWO)
+        # The scan that begins the notifications may have found that; only a notification tells of this.
+        write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1"))
+        await found.until_known(ONE)
+
+
+async def test_a_link_whose_target_is_missing_keeps_its_objects(folder):
+    target = folder / "web.target"
+    (folder / "web.yaml").rename(target)
+    (folder / "web.yaml").symlink_to(target)
+    with capture_logs() as logs:
+        async with discover(folder, poll_interval=1) as found:
+            await found.until_known(ONE)
+            target.rename(folder / "elsewhere")
+            write(folder / "api.yaml", service("api"))
+            await found.until_known({**ONE, "api.shop": []})
+            (folder / "elsewhere").rename(target)
+            await found.until(lambda: "file can be read again" in {e["event"] for e in logs}, "read again")
+            (folder / "web.yaml").unlink()
+            await found.until_known({"api.shop": []})
+    assert [e["file"] for e in logs if e["log_level"] == "warning"] == ["web.yaml"]
+
+
+async def test_a_folder_that_has_no_objects_any_more_is_logged_once(folder):
+    with capture_logs() as logs:
+        async with discover(folder, poll_interval=1) as found:
+            await found.until_known(ONE)
+            (folder / "web.yaml").unlink()
+            await found.until_known({})
+            scanned = len(found.publications)
+            write(folder / "api.yaml", service("api"))
+            await found.until_known({"api.shop": []})
+            assert len(found.publications) > scanned
+    [line] = [e for e in logs if e["log_level"] == "warning"]
+    assert line["event"] == "the directory has no objects any more; all are removed"
+    assert line["removed"] == 2
+    assert "volume is mounted" in line["hint"]
+
+
+async def test_an_unreadable_file_is_logged_once_and_when_it_is_readable_again(folder):
+    """A link into a loop stands for a file that the system refuses: it is refused to every user."""
+    with capture_logs() as logs:
+        async with discover(folder, poll_interval=1) as found:
+            await found.until_known(ONE)
+            counted = metrics.malformed.labels("file")._value.get()
+            (folder / ".loop").symlink_to(".loop")
+            (folder / ".loop").rename(folder / "web.yaml")
+            for n in range(3):  # each is a scan that finds the file as it was
+                write(folder / "api.yaml", service(f"api-{n}"))
+                await found.until_known({**ONE, f"api-{n}.shop": []})
+            assert metrics.malformed.labels("file")._value.get() == counted + 1
+            write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
+            await found.until_known({**TWO, "api-2.shop": []})
+    lines = [(e["event"], e["log_level"]) for e in logs if e.get("file") == "web.yaml"]
+    assert lines == [
+        ("file can't be read; its last good objects stay served", "warning"),
+        ("file can be read again", "info"),
+    ]
+
+
+async def test_an_unreadable_file_is_read_as_soon_as_it_may_be(folder, tmp_path_factory):
+    """Nothing in the folder changes, nor does the file: only the way to it."""
+    outside = tmp_path_factory.mktemp("outside")
+    write(outside / "more.yaml", endpoint_slice("10.0.0.2", name="web-2"))
+    (folder / "more.yaml").symlink_to(outside / "way" / "more.yaml")
+    async with discover(folder, poll_interval=1) as found:
+        await found.until_known(ONE)
+        (outside / "way").symlink_to(outside)
+        await found.until_known(TWO)
 
 
 def loop(path):

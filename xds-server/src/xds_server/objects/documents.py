@@ -1,6 +1,6 @@
 """Objects from parsed YAML or JSON documents, such as those of a file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,8 +20,8 @@ class Identity(NamedTuple):
     key: Key
 
 
-def flatten(document: object, kinds: Kinds) -> list[dict[str, Any]]:
-    """The documents of known kinds in a document, not decoded yet: a List has several, an unknown kind none.
+def flatten(document: object, kinds: Kinds) -> Iterator[dict[str, Any]]:
+    """Yields the documents of known kinds in a document, not decoded yet: a List has several, an unknown kind none.
 
     Raises:
         MalformedObjectError: It is not a Kubernetes object.
@@ -32,17 +32,16 @@ def flatten(document: object, kinds: Kinds) -> list[dict[str, Any]]:
     if not isinstance(version, str) or not isinstance(kind, str):
         raise MalformedObjectError("expected a Kubernetes object, with apiVersion and kind")
     if not kind.endswith("List"):
-        return [document] if (version, kind) in kinds else []
+        if (version, kind) in kinds:
+            yield document
+        return
     items = document.get("items") or []
     if not isinstance(items, list):
         raise MalformedObjectError(f"items of a {kind} must be a list")
     # Items of a ServiceList need not repeat the apiVersion and kind that the list implies.
     implied = {} if kind == "List" else {"apiVersion": version, "kind": kind.removesuffix("List")}
-    return [
-        found
-        for item in items
-        for found in flatten({**implied, **item} if isinstance(item, dict) else item, kinds)
-    ]
+    for item in items:
+        yield from flatten({**implied, **item} if isinstance(item, dict) else item, kinds)
 
 
 def convert(document: Mapping[str, Any], kinds: Kinds) -> Object:

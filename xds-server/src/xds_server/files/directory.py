@@ -2,29 +2,24 @@
 
 Follows changes by file notifications, and scans the directory again at every poll. A file that can't be read or parsed
 keeps its last good objects and harms no other file; a file that is deleted takes its objects with it. Reading blocks,
-so it runs in a thread. This module must not know what the objects mean, nor which kinds there are.
+so it runs in a thread. This module must not know what the objects mean, nor which kinds there are, nor how a file is
+read.
 """
 
 import asyncio
-import codecs
 import contextlib
-import os
-import stat
+import threading
 import time
-from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
-import msgspec
 import structlog
 import watchfiles
-import yaml
 
 from servicekit.errors import ConfigurationError
-from xds_server import metrics
-from xds_server.errors import MalformedObjectError
-from xds_server.objects import documents, meta
+from xds_server.files.file import File, read
+from xds_server.objects import meta
 from xds_server.objects.documents import Identity
 from xds_server.objects.kinds import Collection
 from xds_server.source import Target
@@ -32,28 +27,12 @@ from xds_server.source import Target
 log = structlog.get_logger()
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-MAX_FILE_BYTES = 64 * 1024 * 1024
 GATHER_MILLISECONDS = 20
 """How long to gather notifications, so that a tool that writes several files causes one change."""
 LOOK_MILLISECONDS = 1000
 """How long to wait for a notification at a time."""
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """What was last read of a file.
-
-    Attributes:
-        stamp: Another stamp means another content; None if it has to be read again in any case.
-        items: Its last good objects.
-        problem: Why it could not be read or parsed; empty if it could.
-    """
-
-    stamp: tuple[int, ...] | None = None
-    items: tuple[tuple[Identity, meta.Object], ...] = ()
-    problem: str = ""
+T = TypeVar("T")
 
 
 class FilesSource:
@@ -89,7 +68,7 @@ class FilesSource:
         self._directory = directory
         self._poll_interval = poll_interval
         self._watch = watch
-        self._files: dict[Path, _File] = {}
+        self._files: dict[Path, File] = {}
         self._confirmed = float("-inf")
         self._unreadable = False
         self._unnotified = False
@@ -105,7 +84,7 @@ class FilesSource:
         while True:
             await self._scan()
             due = time.monotonic() + self._poll_interval
-            if self._watch and self._directory.is_dir():
+            if self._watch and not self._unreadable:
                 async with contextlib.aclosing(self._notifications()) as notifications:
                     async for changed in notifications:
                         if changed:
@@ -121,6 +100,8 @@ class FilesSource:
         try:
             notifications = watchfiles.awatch(
                 self._directory,
+                # The default filter ignores all changes below directories named .git, .venv, node_modules and so on.
+                watch_filter=None,
                 step=GATHER_MILLISECONDS,
                 debounce=10 * GATHER_MILLISECONDS,
                 recursive=False,
@@ -147,7 +128,7 @@ class FilesSource:
     async def _scan(self) -> None:
         """Reads the files that changed, and applies everything."""
         try:
-            files = await asyncio.to_thread(self._read_all)
+            files = await _in_daemon_thread(self._read_all)
         except OSError as error:
             if not self._unreadable:
                 log.warning(
@@ -157,7 +138,17 @@ class FilesSource:
                 )
             self._unreadable = True
             return
+        if self._unreadable:
+            log.info("directory can be read again", directory=str(self._directory))
         self._unreadable = False
+        removed = sum(len(file.items) for file in self._files.values())
+        if removed and not any(file.items for file in files.values()):
+            log.warning(
+                "the directory has no objects any more; all are removed",
+                directory=str(self._directory),
+                removed=removed,
+                hint="if this is not intended, check that the volume is mounted and the files are in place",
+            )
         self._files = files
         self._confirmed = time.monotonic()
         self._store.replace(self._lists())
@@ -188,91 +179,42 @@ class FilesSource:
                     lists[collection].append(item)
         return lists
 
-    def _read_all(self) -> dict[Path, _File]:
+    def _read_all(self) -> dict[Path, File]:
         """Every file of the directory, in the order of their names; unchanged ones are not read again."""
-        files: dict[Path, _File] = {}
+        files: dict[Path, File] = {}
         for path in sorted(self._directory.iterdir()):
             if path.suffix not in SUFFIXES or path.name.startswith("."):
                 continue
-            with contextlib.suppress(FileNotFoundError):
-                files[path] = self._read(path, self._files.get(path, _File()))
+            file = read(path, self._files.get(path, File()), self._kinds)
+            if file is not None:
+                files[path] = file
         return files
 
-    def _read(self, path: Path, known: _File) -> _File:
-        """A file as it is now; what of it can't be read stays as it was last understood.
 
-        Raises:
-            FileNotFoundError: It is gone.
-        """
-        stamp: tuple[int, ...] | None = None
-        try:
-            status = path.stat()
-            stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
-            if stamp == known.stamp:
-                return known
-            found = _parse(path, status, self._kinds)
-        except FileNotFoundError:
-            raise
-        except (MalformedObjectError, OSError) as error:
-            problem = str(error)
-            if problem != known.problem or stamp != known.stamp:
-                metrics.malformed.labels("file").inc()
-                log.warning(
-                    "file can't be read; its last good objects stay served",
-                    file=path.name,
-                    reason=problem,
-                    objects_kept=len(known.items),
-                )
-            # What the system refuses may be allowed later without a trace in the file's status.
-            return _File(None if isinstance(error, OSError) else stamp, known.items, problem)
-        kept = dict(known.items)
-        items: list[tuple[Identity, meta.Object]] = []
-        for document in found:
-            identity = documents.identity(document, self._kinds)
-            try:
-                items.append((identity, documents.convert(document, self._kinds)))
-            except MalformedObjectError as error:
-                metrics.malformed.labels("object").inc()
-                before = kept.get(identity)
-                log.warning(
-                    "object is malformed; it stays as it was last understood",
-                    file=path.name,
-                    reason=str(error),
-                    kept=before is not None,
-                )
-                if before is not None:
-                    items.append((identity, before))
-        return _File(stamp, tuple(items))
+async def _in_daemon_thread(function: Callable[[], T]) -> T:
+    """Calls a function in a thread that does not keep the process from ending.
 
-
-def _parse(path: Path, status: os.stat_result, kinds: documents.Kinds) -> list[dict[str, Any]]:
-    """The documents of one file that are of known kinds.
-
-    Raises:
-        MalformedObjectError: It does not parse, or holds something else than Kubernetes objects.
-        OSError: It can't be read.
+    A read from a network file system may hang for ever; the threads of ``asyncio.to_thread`` are joined at exit.
     """
-    if not stat.S_ISREG(status.st_mode):
-        raise MalformedObjectError("it is not a regular file")
-    if status.st_size == 0:
-        # An editor that truncates before it writes must not take the objects away for a moment.
-        raise MalformedObjectError("it is empty; delete it to remove its objects")
-    data = _contents(path)
-    try:
-        if path.suffix == ".json":
-            parsed = [msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8))]
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: Exception | None) -> None:
+        if result.done():  # it was cancelled
+            return
+        if error is not None:
+            result.set_exception(error)
         else:
-            parsed = list(yaml.load_all(data.decode(), Loader=_Loader))
-        return [item for each in parsed if each is not None for item in documents.flatten(each, kinds)]
-    except (yaml.YAMLError, msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
-        # YAML's dates and numbers raise what Python's raise.
-        raise MalformedObjectError(" ".join(str(error).split())) from error
+            result.set_result(cast("T", value))
 
+    def call() -> None:
+        value, error = None, None
+        try:
+            value = function()
+        except Exception as raised:  # noqa: BLE001 - the caller gets it
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, value, error)
 
-def _contents(path: Path) -> bytes:
-    """The bytes of a file, which may have grown since its size was read, or be a pipe by now."""
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - of a descriptor
-        data = file.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise MalformedObjectError(f"it has more than {MAX_FILE_BYTES} bytes")
-    return data
+    threading.Thread(target=call, name="reads files", daemon=True).start()
+    return await result
