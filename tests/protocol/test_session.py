@@ -444,6 +444,25 @@ class TestRound:
         assert [(kind, names) for kind, names in client.receive()] == [(LDS, []), (CDS, [])]
 
 
+    @pytest.mark.parametrize("names", [[WEB, API, "new.shop:80"], ["*"]], ids=["names", "wildcard"])
+    def test_a_removal_is_not_sent_to_a_client_that_dropped_the_name_meanwhile(self, cache, client, names):
+        client.send(CDS, names)
+        client.receive()
+        publish(cache, service("new", "10.0.0.9"), gone=["web"])
+        responses = client.session.round()
+        client.take(next(responses))
+        client.send(CDS, [API])
+        assert list(responses) == []
+
+    def test_a_removal_is_not_sent_of_a_resource_that_came_back(self, cache, client):
+        client.send(CDS, [WEB, API, "new.shop:80"])
+        client.receive()
+        publish(cache, service("new", "10.0.0.9"), gone=["web"])
+        client.take(client.next())
+        publish(cache, service("web", "10.0.0.1"))
+        assert client.receive() == []
+
+
 class TestBeforeTheFirstSync:
     def test_nothing_is_sent_before_the_first_sync(self):
         cache = make_cache()
