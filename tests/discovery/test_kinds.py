@@ -24,6 +24,8 @@ def lines(logs):
 
 GONE = ("info", "collection is not available")
 BACK = ("info", "collection is available")
+LOST = ("warning", "collection can't be read any more")
+UNWATCHED = ("warning", "collection can be listed but not watched")
 
 
 async def test_a_third_kind_is_listed_and_watched(api, discover):
@@ -69,11 +71,36 @@ async def test_what_was_known_of_an_optional_kind_stays_known(api, discover, sta
             seen = api.count("widgets?limit=")
             await found.until(lambda: api.count("widgets?limit=") >= seen + 3, "tried at each poll")
             assert size(found) == 1
-            assert lines(logs) == [GONE]
+            assert lines(logs) == [LOST]
+            assert found.source.age() > 1, "polls that are refused confirm nothing"
             api.apply(widget(size=2))
             api.refused = {}
             await found.until(lambda: size(found) == 2, "the change known")
-    assert lines(logs) == [GONE, BACK]
+            await found.until(lambda: found.source.age() < 1, "confirmed again")
+    assert lines(logs) == [LOST, BACK]
+    [hint] = [e["hint"] for e in logs if "any more" in e["event"]]
+    assert "grant get, list and watch on widgets" in hint
+
+
+async def test_an_optional_kind_that_may_be_listed_but_not_watched_is_polled_with_a_warning(api, discover):
+    api.apply(widget(size=1))
+    api.refused_watches = {"Widget": 403}
+    with capture_logs() as logs:
+        async with discover(kinds=WITH_WIDGETS, poll_interval=1) as found:
+            await found.until(lambda: size(found) == 1, "the widget known")
+            await found.until(lambda: lines(logs), "logged")
+            api.apply(widget(size=2))
+            await found.until(lambda: size(found) == 2, "the change known")
+            lists = api.count("widgets?limit=")
+            await found.until(lambda: api.count("widgets?limit=") >= lists + 2, "listed at polls")
+            assert lines(logs) == [UNWATCHED]
+            api.refused_watches = {}
+            await found.until(lambda: api.watchers("Widget") == 1, "watched")
+            api.apply(widget(size=3))
+            await found.until(lambda: size(found) == 3, "the change known")
+            await found.until(lambda: len(lines(logs)) == 2, "logged")
+    assert lines(logs) == [UNWATCHED, ("info", "collection is watched again")]
+    assert "grant watch on widgets" in next(e["hint"] for e in logs if "not watched" in e["event"])
 
 
 async def test_any_other_failure_of_an_optional_kind_is_an_outage(api, discover):

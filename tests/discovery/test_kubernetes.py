@@ -240,6 +240,49 @@ async def test_an_outage_is_logged_once_with_a_hint_and_when_it_is_over(api, dis
     assert len([e for e in logs if e["event"] == "Kubernetes API answers again"]) == 2
 
 
+async def test_an_outage_before_the_first_list_does_not_claim_to_serve_anything(api, discover):
+    api.list_fault = 500
+    with capture_logs() as logs:
+        async with discover(remind=0.1) as found:
+            await found.until(lambda: any("still fail" in e["event"] for e in logs), "logged twice")
+            api.list_fault = None
+            await found.until_known(ONE)
+            before = [e["event"] for e in logs if e["log_level"] == "warning"]
+            assert all("nothing is served until everything has been listed" in event for event in before)
+            api.fault = 500
+            api.end_watches()
+            await found.until(lambda: "serving the last known state" in logs[-1]["event"], "logged")
+        api.fault = None
+
+
+async def test_a_token_that_cannot_be_sent_is_an_outage_that_does_not_reveal_it(tmp_path, monkeypatch, api):
+    monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "kubeconfig", token="hush\nhush")))
+    found = Found()
+    source = KubernetesSource(found.store, found.collections, poll_interval=60, watch=True)
+    with capture_logs() as logs:
+        task = asyncio.create_task(source.run())
+        await found.until(
+            lambda: task.done() or len([e for e in logs if "request failed" in e["event"]]) == 2, "logged"
+        )
+        assert not task.done()
+        task.cancel()
+    failed = [e for e in logs if "request failed" in e["event"]]
+    assert all("replace the token" in e["hint"] for e in failed)
+    assert "hush" not in str(logs)
+
+
+async def test_many_collections_keep_their_connections(api, discover, caplog):
+    api.page_delay = 0.5  # All lists are under way together.
+    namespaces = ["shop", *(f"team-{number}" for number in range(23))]
+    async with discover(namespaces=namespaces, list_silence=5.0, poll_interval=1) as found:
+        await found.until_known(ONE)
+        await found.until(lambda: api.watchers("EndpointSlice") == len(namespaces), "watched")
+        await found.until(lambda: api.count("/services?limit=") >= 2 * len(namespaces), "listed again")
+        api.end_watches()
+        await found.until(lambda: api.count("/services?watch") >= 2 * len(namespaces), "watched again")
+    assert "pool is full" not in caplog.text
+
+
 async def test_a_list_that_is_called_too_old_is_an_outage_as_any_other(api, discover):
     async with discover() as found:
         await found.until_known(ONE)
@@ -290,6 +333,9 @@ def test_the_service_accounts_token_is_read_anew_whatever_the_time_of_day(tmp_pa
         with pytest.raises(ApiError):
             api.get("/api/v1/services", {})
     assert sent == ["bearer first", "bearer second"]
+    token.write_bytes(b"\xff")
+    with pytest.raises(ApiError, match="UTF-8"):
+        api.get("/api/v1/services", {})
     token.unlink()
     with pytest.raises(ApiError):
         api.get("/api/v1/services", {})
@@ -301,8 +347,17 @@ def test_without_any_way_to_a_cluster_the_error_says_what_to_do(tmp_path, monkey
         KubernetesSource(Found().store, collections(KINDS), poll_interval=60, watch=True)
 
 
-def test_a_kubeconfig_that_is_none_is_named(tmp_path, monkeypatch):
-    (tmp_path / "kubeconfig").write_text("}{")
+SERVER_7 = """
+current-context: c
+clusters: [{name: c, cluster: {server: 7}}]
+users: [{name: c, user: {token: t}}]
+contexts: [{name: c, context: {cluster: c, user: c}}]
+"""
+
+
+@pytest.mark.parametrize("text", ["}{", "hello", "7", "[]", "clusters: 7", SERVER_7])
+def test_a_kubeconfig_that_is_none_is_named(tmp_path, monkeypatch, text):
+    (tmp_path / "kubeconfig").write_text(text)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     with pytest.raises(ConfigurationError, match="kubeconfig"):
         KubernetesSource(Found().store, collections(KINDS), poll_interval=60, watch=True)

@@ -48,6 +48,35 @@ async def test_watches_are_begun_again_at_a_bounded_rate(api, discover):
         assert all(b - a >= 0.05 for a, b in itertools.pairwise(times))
 
 
+async def test_watches_that_keep_ending_early_wait_longer_and_longer(api, discover):
+    api.watch_fault = "brief"
+    async with discover(watch_healthy=1.0, watch_backoff=1.0) as found:
+        await found.until(lambda: api.count("/services?watch") >= 6, "watched six times")
+        times = [when for when, path in api.requests if "/services?watch" in path]
+        # The first goes on at once; then come half of 0.25, of 0.5, of 1 and of 1 s, at least.
+        assert times[3] - times[2] >= 0.2
+        assert times[5] - times[4] >= 0.45
+
+
+async def test_versions_that_expire_again_and_again_are_not_listed_in_a_loop(api, discover):
+    status = {"kind": "Status", "code": 410, "message": "too old resource version"}
+    async with discover(first_backoff=1.0, last_backoff=1.0) as found:
+        for number in range(1, 4):
+            await found.until(
+                lambda n=number: (
+                    api.count("endpointslices?watch") == n and api.watchers("EndpointSlice") == 1
+                ),
+                "watched",
+            )
+            # Longer than a watch takes to count as healthy, so that the list is not new.
+            await found.always(lambda: True, 0.15)
+            api.send("EndpointSlice", {"type": "ERROR", "object": status})
+            api.end_watches()
+        await found.until(lambda: api.count("endpointslices?limit=") == 4, "listed for each")
+        times = [when for when, path in api.requests if "endpointslices?limit=" in path]
+        assert all(b - a >= 0.5 for a, b in itertools.pairwise(times))
+
+
 async def test_a_watch_that_is_cut_at_once_is_a_failure(api, discover):
     api.watch_fault = "cut"
     with capture_logs() as logs:
@@ -98,7 +127,7 @@ async def test_watches_that_end_politely_are_no_outage(api, discover):
 
 
 async def test_an_expired_watch_lists_at_once(api, discover):
-    async with discover(**NO_BACKOFF_HELPS) as found:
+    async with discover(watch_settled=0.1, **NO_BACKOFF_HELPS) as found:
         await found.until(lambda: api.watchers("EndpointSlice") == 1, "watched")
         await found.always(lambda: True, 0.2)
         api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"), silently=True)

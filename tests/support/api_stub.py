@@ -34,6 +34,7 @@ class ApiStub:
             "silence" (begun, and never a word), "cut" (begun, and hung up on at once) and "brief" (a bookmark, and
             hung up on).
         refused: The status that requests for a kind get, by kind.
+        refused_watches: The same for watches alone.
         page_size: The most items of a page, whatever the limit of the request.
         page_delay: Seconds that each page takes.
         plurals: The kinds there are; a test may add one.
@@ -43,6 +44,7 @@ class ApiStub:
     def __init__(self):
         self.fault = self.list_fault = self.watch_fault = None
         self.refused = {}
+        self.refused_watches = {}
         self.retry_after = None
         self.page_size = None
         self.page_delay = 0
@@ -203,6 +205,7 @@ class ApiStub:
         namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else None
         watch = query.get("watch") == "true"
         fault = self.fault or (self.watch_fault if watch else self.list_fault) or self.refused.get(kind)
+        fault = fault or (self.refused_watches.get(kind) if watch else None)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             if fault == "stale" and not handler.used:
                 fault = None

@@ -119,9 +119,11 @@ def test_an_unavailable_collection_is_empty_only_if_nothing_is_known_of_it(state
     mirror.list_began()
     mirror.unavailable(7.0)
     assert state.contents() == {WEB: "10"}
-    assert mirror.confirmed == 7
+    assert mirror.confirmed == 1, "what is known is not confirmed"
     other = State()
-    Mirror(other, ALL).unavailable(7.0)
+    unknown = Mirror(other, ALL)
+    unknown.unavailable(7.0)
+    assert unknown.confirmed == 7
     assert other.listed
     assert other.contents() == {}
 

@@ -3,6 +3,7 @@
 import tracemalloc
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.convert import convert
 from xds_server.mesh import services
@@ -197,3 +198,16 @@ def test_objects_that_are_gone_leave_nothing_behind(store):
         assert tracemalloc.get_traced_memory()[0] < 200_000  # CPython keeps 2,000 tuples for reuse
     finally:
         tracemalloc.stop()
+
+
+def test_a_change_logs_ten_new_problems_of_a_service_and_how_many_more_there_are(store):
+    bad = [f"not-an-ip-{number}" for number in range(25)]
+    with capture_logs() as logs:
+        store.put(ALL_SLICES, endpoint_slice("10.0.0.1", *bad))
+    assert len(store.problems) == 25
+    assert [e["event"] for e in logs[:10]] == ["object can't be used as it is"] * 10
+    [more] = logs[10:]
+    assert (more["service"], more["more"]) == ("web.shop", 15)
+    with capture_logs() as logs:
+        store.put(ALL_SLICES, endpoint_slice("10.0.0.2", *bad, "new"))
+    assert ["new" in e["reason"] for e in logs] == [True]

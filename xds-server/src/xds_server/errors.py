@@ -5,7 +5,8 @@ ServiceError (servicekit)         one clear line for the user; ends the program
 XdsServerError                    something went wrong; the program continues
 ├── MalformedObjectError          an object, a document or a file can't be decoded
 ├── ApiError                      a request to the Kubernetes API failed
-│   └── ExpiredError              ... because the requested version is too old: list again
+│   ├── ExpiredError              ... because the requested version is too old: list again
+│   └── CredentialsError          ... because the token can't be read or sent
 └── RequestError                  a client's request is refused, and its stream ends
     ├── InvalidRequestError       ... because it breaks the protocol or a limit of one request
     └── ExhaustedError            ... because too much is held for its address, or for all clients together
@@ -36,6 +37,10 @@ class ApiError(XdsServerError):
 
 class ExpiredError(ApiError):
     """HTTP 410: the resource version or continue token is too old, so the collection must be listed again."""
+
+
+class CredentialsError(ApiError):
+    """The token can't be read or sent. The text does not contain it."""
 
 
 class RequestError(XdsServerError):

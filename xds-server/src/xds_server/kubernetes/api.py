@@ -13,7 +13,7 @@ import yaml
 from kubernetes import client, config
 
 from servicekit.errors import ConfigurationError
-from xds_server.errors import ApiError, ExpiredError, MalformedObjectError
+from xds_server.errors import ApiError, CredentialsError, ExpiredError, MalformedObjectError
 from xds_server.kubernetes.exchange import Exchange, observe
 from xds_server.kubernetes.limits import DEFAULT_LIMITS, Limits
 from xds_server.objects import meta
@@ -27,11 +27,15 @@ _STATUS_BYTES = 64 * 1024
 class Api:
     """A connection pool for one API server.
 
+    Args:
+        limits: Deadlines and bounds.
+        connections: How many idle connections the pool keeps. urllib3 closes more than that, with a warning for each.
+
     Raises:
         ConfigurationError: There is no usable kubeconfig and no service account.
     """
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, *, connections: int = 4) -> None:
         self._limits = limits
         settings = client.Configuration()
         named = os.environ.get("KUBECONFIG")
@@ -42,15 +46,27 @@ class Api:
                 settings.refresh_api_key_hook = _load_service_account  # type: ignore[assignment] # typed by its default
             else:
                 config.load_kube_config(config_file=named or "~/.kube/config", client_configuration=settings)
-        except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
+            settings.retries = False
+            settings.connection_pool_maxsize = connections
+            self._client = client.ApiClient(settings)
+        # The official client does not check the types in a kubeconfig.
+        except (
+            config.ConfigException,
+            yaml.YAMLError,
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+        ) as error:
             reason = " ".join(str(error).split()).rstrip(".")
+            if isinstance(error, TypeError | AttributeError | LookupError):
+                reason = f"the kubeconfig is malformed ({reason})"
             raise ConfigurationError(
                 f"no way to reach Kubernetes: {reason}. Name a working kubeconfig "
                 f"(now KUBECONFIG={named or ''}), run in a pod with a service account, or use DISCOVERY=files"
             ) from error
-        settings.retries = False
         self.host: str = settings.host
-        self._client = client.ApiClient(settings)
         observe(self._client.rest_client.pool_manager)
 
     def get(self, path: str, query: Mapping[str, str], *, within: float | None = None) -> bytes:
@@ -123,11 +139,17 @@ class Api:
             return self._send(path, query, silence)
 
     def _send(self, path: str, query: Mapping[str, str], silence: float) -> urllib3.HTTPResponse:
-        # Reads the service account's token again, so it may fail as a file can.
-        request = self._client.param_serialize(
-            "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
-        )
-        answer = self._client.call_api(*request, _request_timeout=(self._limits.connect, silence))
+        try:
+            # Reads the service account's token again, so it may fail as a file can.
+            request = self._client.param_serialize(
+                "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
+            )
+            answer = self._client.call_api(*request, _request_timeout=(self._limits.connect, silence))
+        except (urllib3.exceptions.HTTPError, OSError):
+            raise  # Some of them are ValueErrors, too.
+        except ValueError:
+            # The error of http.client contains the header, and so the token: it must not reach a log.
+            raise CredentialsError("the token is not UTF-8, or no valid value of an HTTP header") from None
         response: urllib3.HTTPResponse = answer.response
         return response
 

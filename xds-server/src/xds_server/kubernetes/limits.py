@@ -21,6 +21,9 @@ class Limits:
         watch_silence: How long a watch may be silent: bookmarks come every minute.
         watch_healthy: A watch that lasts this long is healthy, even if it delivers nothing.
         watch_gap: Between the starts of two watches, at least.
+        watch_backoff: The longest wait between watches that deliver something, but keep ending before `watch_healthy`.
+        watch_settled: A version that expires within this time of its first watch makes the next list wait: otherwise a
+            server that calls every version expired would be listed in a loop.
         event_bytes: Of one watch event; the API server stores no object larger than a tenth of that.
         first_backoff: The longest wait after a first failure.
         last_backoff: The longest wait after many. With the deadline of a request it bounds how long recovery takes.
@@ -39,6 +42,8 @@ class Limits:
     watch_silence: float = 75.0
     watch_healthy: float = 1.0
     watch_gap: float = 0.1
+    watch_backoff: float = 2.0
+    watch_settled: float = 30.0
     event_bytes: int = 16 * 1024 * 1024
     first_backoff: float = 2.0
     last_backoff: float = 5.0

@@ -80,11 +80,11 @@ class Mirror:
         self.confirmed = now
 
     def unavailable(self, now: float) -> None:
-        """Counts a collection that does not exist or may not be read as empty, unless something is known of it."""
+        """Counts a collection that does not exist or may not be read as empty. What is known stays, unconfirmed."""
         self._journal = None
         if self._listed is None:
             self._target.replace({self.collection: ()})
-        self.confirmed = now
+            self.confirmed = now
 
 
 def is_newer(version: str, than: str) -> bool:

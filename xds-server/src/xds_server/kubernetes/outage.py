@@ -21,7 +21,12 @@ class Outage:
         self._remind = remind
         self._lock = threading.Lock()
         self._failing: set[str] = set()
+        self._effect = "nothing is served until everything has been listed"
         self._since = self._reminded = 0.0
+
+    def listed(self) -> None:
+        """Takes note that the collection is known: from now on an outage leaves the last known state."""
+        self._effect = "serving the last known state"
 
     def includes(self, request: str) -> bool:
         """Returns whether requests of this kind failed last."""
@@ -33,8 +38,9 @@ class Outage:
             now = time.monotonic()
             if not self._failing:
                 self._since = self._reminded = now
+                event = f"Kubernetes API request failed; {self._effect}"
                 log.warning(
-                    "Kubernetes API request failed; serving the last known state",
+                    event,
                     path=self._path,
                     request=request,
                     reason=reason,
@@ -42,8 +48,9 @@ class Outage:
                 )
             elif now - self._reminded >= self._remind:
                 self._reminded = now
+                event = f"Kubernetes API requests still fail; {self._effect}"
                 log.warning(
-                    "Kubernetes API requests still fail; serving the last known state",
+                    event,
                     path=self._path,
                     request=request,
                     reason=reason,

@@ -18,12 +18,13 @@ import msgspec
 import structlog
 
 from xds_server import metrics
-from xds_server.errors import ApiError, ExpiredError, MalformedObjectError
+from xds_server.errors import ApiError, CredentialsError, ExpiredError, MalformedObjectError
 from xds_server.kubernetes.api import Api
 from xds_server.kubernetes.backoff import Backoff
 from xds_server.kubernetes.limits import Limits
 from xds_server.kubernetes.mirror import Mirror
 from xds_server.kubernetes.outage import Outage
+from xds_server.kubernetes.pace import WatchPace
 from xds_server.objects import meta
 
 log = structlog.get_logger()
@@ -32,6 +33,8 @@ PAGE_SIZE = 500
 _FORBIDDEN = 403
 _NOT_FOUND = 404
 _GONE = 410
+_UNWATCHED = 2
+"""Refused watches of a collection, with a complete list in between, until it counts as one that can't be watched."""
 _EVENTS = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 
 Post = Callable[[Callable[[], None]], None]
@@ -75,12 +78,13 @@ class Reflector:
         self._limits = limits
         self._outage = Outage(self._path, limits.remind)
         self._available = True
+        self._known = False
+        self._unwatched = 0
         # Shared by the two loops, and changed under this lock alone.
         self._shared = threading.Condition()
         self._stopped = threading.Event()
         self._relist = False
         self._version: str | None = None
-        self._listed: tuple[str, float] | None = None
 
     def stop(self) -> None:
         """Ends both loops at their next turn."""
@@ -110,12 +114,13 @@ class Reflector:
                     self._sleep(self._pause(backoff, error))
                 continue
             backoff.reset()
+            self._known = True
+            self._outage.listed()
             self._outage.answered("list")
             if not self._available:
                 self._available = True
                 log.info("collection is available", path=self._path)
             with self._shared:
-                self._listed = version, time.monotonic()
                 # An event that came meanwhile may be newer than the list. Otherwise the list's version is the one to
                 # resume from, even if it is older: then the server's state was restored from a backup.
                 if self._version in (None, before):
@@ -171,9 +176,19 @@ class Reflector:
 
     def _note_unavailable(self, reason: str) -> None:
         self._post(partial(self._mirror.unavailable, time.monotonic()))
+        self._outage.listed()
         self._outage.answered("list")
-        if self._available:
-            self._available = False
+        if not self._available:
+            return
+        self._available = False
+        if self._known:
+            log.warning(
+                "collection can't be read any more; keeping its last known objects",
+                path=self._path,
+                reason=reason,
+                hint=f"restore its definition, and grant get, list and watch on {self._kind.plural}",
+            )
+        else:
             log.info(
                 "collection is not available; using it as soon as it is",
                 path=self._path,
@@ -192,45 +207,45 @@ class Reflector:
 
     def run_watches(self) -> None:
         """Watches from the version of the first list on, until it is stopped."""
-        backoff = Backoff(self._limits.first_backoff, self._limits.last_backoff)
+        pace = WatchPace(self._limits)
         while (version := self._wait_for_version()) is not None:
             attempt = _Attempt()
             error: ApiError | MalformedObjectError | None = None
-            began = time.monotonic()
+            pace.begin(time.monotonic())
             try:
                 self._watch(version, attempt)
             except (ApiError, MalformedObjectError) as caught:
                 error = caught
             if self._stopped.is_set():
                 return
-            lasted = time.monotonic() - attempt.opened
-            if attempt.delivered or lasted >= self._limits.watch_healthy:
-                # However it ended, it may go on at once.
-                self._outage.answered("watch")
-                backoff.reset()
-                pause = began + self._limits.watch_gap - time.monotonic()
-                if error is not None and not isinstance(error, ExpiredError):
-                    self._count("cut")
-                    log.debug("watch was cut; watching again", path=self._path, reason=str(error))
-            elif error is None:
-                self._outage.answered("watch")
-                pause = backoff.next()
-            elif isinstance(error, ExpiredError):
-                # Normal for a version that was not used for long. A server that says so of a list's version at once
-                # would be listed in a loop.
-                pause = backoff.next() if self._is_fresh(version) else 0
-            elif self._says_unavailable(error):
-                self._outage.answered("watch")
-                self._forget_version(relist=False)
-                continue
-            else:
-                self._failed("watch", error)
-                pause = self._pause(backoff, error)
-            self._sleep(pause)
-            if isinstance(error, ExpiredError):
-                self._count("expired")
-                log.info("version of the watch expired; listing again", path=self._path, reason=str(error))
-                self._forget_version(relist=True)
+            self._watch_ended(attempt, error, pace)
+
+    def _watch_ended(
+        self, attempt: _Attempt, error: ApiError | MalformedObjectError | None, pace: WatchPace
+    ) -> None:
+        """Takes note of how a watch ended, and waits until the next one, or the next list, is due."""
+        now = time.monotonic()
+        healthy = now - attempt.opened >= self._limits.watch_healthy
+        worked = healthy or attempt.delivered
+        if worked or error is None:
+            self._watch_answered()
+        if isinstance(error, ExpiredError):
+            self._sleep(pace.expired(now))
+            self._count("expired")
+            log.info("version of the watch expired; listing again", path=self._path, reason=str(error))
+            self._forget_version(relist=True)
+        elif worked:
+            if error is not None:
+                self._count("cut")
+                log.debug("watch was cut; watching again", path=self._path, reason=str(error))
+            self._sleep(pace.worked(now, healthy=healthy))
+        elif error is None:
+            self._sleep(pace.failures.next())
+        elif self._says_unavailable(error):
+            self._note_unwatched(str(error))
+        else:
+            self._failed("watch", error)
+            self._sleep(self._pause(pace.failures, error))
 
     def _watch(self, version: str, attempt: _Attempt) -> None:
         """Posts events until the watch ends; keeps the version to resume from."""
@@ -250,7 +265,7 @@ class Reflector:
                     self._apply(line)
                     if not attempt.delivered:
                         attempt.delivered = True
-                        self._outage.answered("watch")
+                        self._watch_answered()
                     if self._stopped.is_set():
                         return
         self._post(partial(self._mirror.confirm, time.monotonic()))
@@ -289,6 +304,26 @@ class Reflector:
         finally:
             timer.cancel()
 
+    def _watch_answered(self) -> None:
+        """Takes note that watches work."""
+        self._outage.answered("watch")
+        if self._unwatched >= _UNWATCHED:
+            log.info("collection is watched again", path=self._path)
+        self._unwatched = 0
+
+    def _note_unwatched(self, reason: str) -> None:
+        """Watches again after a list. The first one is due at once: it tells whether lists are refused as well."""
+        self._outage.answered("watch")
+        self._unwatched += 1
+        if self._unwatched == _UNWATCHED:
+            log.warning(
+                "collection can be listed but not watched; its changes are seen at polls only",
+                path=self._path,
+                reason=reason,
+                hint=f"grant watch on {self._kind.plural}",
+            )
+        self._forget_version(relist=self._unwatched < _UNWATCHED)
+
     def _wait_for_version(self) -> str | None:
         """Waits for a version to watch from; None if it is stopped."""
         with self._shared:
@@ -301,12 +336,6 @@ class Reflector:
             self._version = None
             self._relist = self._relist or relist
             self._shared.notify_all()
-
-    def _is_fresh(self, version: str) -> bool:
-        """Whether a list said only now that this is the version."""
-        with self._shared:
-            listed, at = self._listed or ("", 0.0)
-        return version == listed and time.monotonic() - at < self._limits.watch_healthy
 
     # -- Both -------------------------------------------------------------------------------------
 
@@ -331,7 +360,9 @@ class Reflector:
         status = error.status if isinstance(error, ApiError) else 0
         self._count(str(status) if status else "unreachable" if isinstance(error, ApiError) else "malformed")
         hint = None
-        if status == 401:  # noqa: PLR2004 - Unauthorized
+        if isinstance(error, CredentialsError):
+            hint = "replace the token, in the kubeconfig or the service account: one line of printable ASCII"
+        elif status == 401:  # noqa: PLR2004 - Unauthorized
             hint = "renew the credentials, or check the service account's token: they are not accepted"
         elif status == _FORBIDDEN:
             hint = f"grant get, list and watch on {self._kind.plural}, as k8s/base/xds-server does"

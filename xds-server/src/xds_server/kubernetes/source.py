@@ -40,8 +40,9 @@ class KubernetesSource:
         watch: bool,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._api = Api(limits)
         self._mirrors = [Mirror(store, collection) for collection in dict.fromkeys(collections)]
+        # A list and a watch of each collection, and some that have just been closed.
+        self._api = Api(limits, connections=2 * len(self._mirrors) + 4)
         self._poll_interval = poll_interval
         self._watch = watch
         self._limits = limits

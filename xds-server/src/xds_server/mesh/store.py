@@ -19,6 +19,9 @@ from xds_server.objects.kinds import Collection
 
 log = structlog.get_logger()
 
+_LOGGED_PROBLEMS = 10
+"""New problems of one service that one change may log, at most: a slice has up to 1000 endpoints."""
+
 
 class Store:
     """Keeps objects by collection, and what was assembled of them by service.
@@ -131,12 +134,20 @@ class Store:
             log.exception("service can't be assembled; it stays as it was", service=str(name))
             reason = f"it can't be assembled and stays as it was: {error!r}"
             return before._replace(problems=(Problem("Service", name, reason),))
-        for problem in after.problems:
-            if problem not in before.problems:
-                log.warning(
-                    "object can't be used as it is",
-                    kind=problem.kind,
-                    object="/".join(problem.key),
-                    reason=problem.reason,
-                )
+        known = set(before.problems)
+        new = [problem for problem in after.problems if problem not in known]
+        for problem in new[:_LOGGED_PROBLEMS]:
+            log.warning(
+                "object can't be used as it is",
+                kind=problem.kind,
+                object="/".join(problem.key),
+                reason=problem.reason,
+            )
+        if len(new) > _LOGGED_PROBLEMS:
+            log.warning(
+                "more objects of the service can't be used as they are",
+                service=str(name),
+                more=len(new) - _LOGGED_PROBLEMS,
+                hint="see /debug/services for all of them",
+            )
         return after
