@@ -1,4 +1,4 @@
-"""The command line of `local-demo`. It must not know what the commands do."""
+"""The command line of `local-demo`."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from servicekit.errors import ServiceError
 PROGRAM = "local-demo"
 _NAMES = [service.name for service in SERVICES]
 _EPILOG = (
-    "The environment goes to the programs: LISTEN and ADMIN_LISTEN to xds-server, INTERVAL to the clients, "
+    "The environment goes to the programs: LISTEN, ADMIN_LISTEN and DEBUG_LISTEN to xds-server, INTERVAL to the clients, "
     "DRAIN_DELAY to the servers, LOG_LEVEL to all, and so on; `PROGRAM --help` lists the settings of each."
 )
 
@@ -38,7 +38,7 @@ Directory = Annotated[
     Path,
     typer.Option(
         metavar="DIRECTORY",
-        help="State directory. Demos with different ones, and with LISTEN, ADMIN_LISTEN and DEBUG_LISTEN of their own, do not meet.",
+        help="State directory. To run a second demo, also change LISTEN, ADMIN_LISTEN and DEBUG_LISTEN.",
     ),
 ]
 Service = Annotated[str, typer.Argument(metavar="SERVICE", parser=_service, help=" or ".join(_NAMES))]

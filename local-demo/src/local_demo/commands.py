@@ -1,7 +1,4 @@
-"""The commands: `up` is the supervisor, `scale` and `stop` talk to it through the state directory.
-
-It must not know how the command line is written.
-"""
+"""The commands: `up` is the supervisor, `scale` and `stop` talk to it through the state directory."""
 
 import asyncio
 import math
@@ -44,6 +41,8 @@ def up(directory: Path) -> int:
         state.clear()
         addresses.require_free("LISTEN", where.xds)
         addresses.require_free("ADMIN_LISTEN", where.admin)
+        if where.debug:
+            addresses.require_free("DEBUG_LISTEN", where.debug)
         output = _output()
         try:
             if left:
@@ -64,8 +63,8 @@ def scale(directory: Path, service: str, replicas: int) -> int:
         raise ConfigurationError(
             f"nothing runs in {state.path}: start it with `./taskw local` or `local-demo up`"
         )
-    say(f"{service}: scaling from {state.wanted(service)} to {_counted(replicas)}")
-    state.want(service, replicas)
+    say(f"{service}: scaling from {state.desired_replicas(service)} to {_counted(replicas)}")
+    state.set_desired_replicas(service, replicas)
     started = time.monotonic()
 
     def states() -> Counter[str]:
@@ -74,8 +73,8 @@ def scale(directory: Path, service: str, replicas: int) -> int:
     def reached() -> bool:
         if not state.supervisor():
             raise ServiceError("the demo has ended meanwhile")
-        if (wanted := state.wanted(service)) != replicas:
-            raise ServiceError(f"{service} has been scaled to {_counted(wanted)} meanwhile")
+        if (desired := state.desired_replicas(service)) != replicas:
+            raise ServiceError(f"{service} has been scaled to {_counted(desired)} meanwhile")
         return states()["ready"] == replicas
 
     if not _wait(reached, _SCALE_SECONDS):
@@ -150,7 +149,8 @@ def _introduction(directory: Path, where: Listening) -> list[str]:
         stopping = f"local-demo stop --directory {directory}"
     return [
         f"starting, with state in {directory}:",
-        f"  {XDS_SERVER:<14} xDS on {where.xds}, HTTP on {where.admin}",
+        f"  {XDS_SERVER:<14} xDS on {where.xds}, HTTP on {where.admin}"
+        + (f", CSDS on {where.debug}" if where.debug else ""),
         *(f"  {service.name:<14} {REPLICAS} replicas, each on a port of its own" for service in SERVICES),
         *(
             f"  {client:<14} calls xds:///{service.name}.{manifests.NAMESPACE}:{service.port}, "

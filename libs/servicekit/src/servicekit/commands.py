@@ -1,15 +1,17 @@
 """Command lines, by typer: a program is an app, a command is one function, its flags come from a settings class.
 
 A wrong command line or setting is one line on stderr and exit code 2.
-It must not know any one program's commands.
 """
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, TypeVar
 
 import typer
+from typer.models import CommandInfo
 
 from servicekit import settings
 from servicekit.errors import ConfigurationError, ServiceError
@@ -61,12 +63,17 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
         code: int | None = app(arguments, prog_name=program, standalone_mode=False)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)  # of the command that was called, if typer got so far
-        path = context.command_path if context else program
+        path = context.command_path if context else _path(app, program, arguments)
         _complain(path, f"{error.format_message().removesuffix('.')} (see `{path} --help`)")
         return error.exit_code
     except ServiceError as error:
         _complain(program, str(error))
         return error.exit_code
+    except OSError as error:  # such as the full disk that the help goes to
+        if not _discard_stdout():
+            raise
+        _complain(program, f"cannot write to stdout: {error.strerror}")
+        return ServiceError.exit_code
     return code or 0
 
 
@@ -110,5 +117,32 @@ def _signature(settings_type: type[ServiceSettings]) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
+def _path(app: typer.Typer, program: str, arguments: Sequence[str] | None) -> str:
+    """Returns the program with the command that was called, which typer's parser of options does not tell."""
+    first, *_ = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    several = app.registered_callback is not None
+    return f"{program} {first}" if several and first in map(_name, app.registered_commands) else program
+
+
+def _name(command: CommandInfo) -> str | None:
+    return command.name or (command.callback and command.callback.__name__)
+
+
+def _discard_stdout() -> bool:
+    """Discards what stdout cannot take, as Python would complain about it at the end; returns whether there was any."""
+    if sys.stdout is None:
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False
+
+
 def _complain(path: str, text: str) -> None:
-    sys.stderr.write(f"{path}: error: {' '.join(text.splitlines())}\n")
+    if sys.stderr is not None:  # None if the program was started with it closed
+        with suppress(OSError):
+            sys.stderr.write(f"{path}: error: {' '.join(text.splitlines())}\n")
