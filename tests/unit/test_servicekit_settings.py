@@ -272,11 +272,11 @@ def test_a_wrong_command_line_without_stderr(example: Example, monkeypatch: pyte
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("program", ["hello-server", "local-demo"])
-def test_help_to_a_full_disk_is_one_line(program: str) -> None:
+@pytest.mark.parametrize("command", [("hello-server",), ("local-demo",), ("xds-server", "serve")])
+def test_help_to_a_full_disk_is_one_line(command: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            [running.BIN / program, "--help"],
+            [running.BIN / command[0], *command[1:], "--help"],
             env=running.environment(),
             stdout=full,
             stderr=subprocess.PIPE,
@@ -284,4 +284,4 @@ def test_help_to_a_full_disk_is_one_line(program: str) -> None:
             check=False,
         )
     assert result.returncode == 1
-    assert result.stderr == f"{program}: error: cannot write to stdout: No space left on device\n"
+    assert result.stderr == f"{command[0]}: error: [Errno 28] No space left on device\n"

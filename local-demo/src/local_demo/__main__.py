@@ -10,7 +10,6 @@ import servicekit.commands
 from local_demo import commands
 from local_demo.state import MAX_REPLICAS
 from local_demo.supervisor import SERVICES
-from servicekit.errors import ServiceError
 
 PROGRAM = "local-demo"
 _NAMES = [service.name for service in SERVICES]
@@ -68,11 +67,7 @@ def stop(directory: Directory = commands.DIRECTORY) -> int:
 
 def main() -> int:
     """Runs the command line and returns the exit code."""
-    try:
-        return servicekit.commands.run(program, PROGRAM)
-    except OSError as error:
-        commands.say(f"{PROGRAM}: error: {error}", to=sys.stderr)
-        return ServiceError.exit_code
+    return servicekit.commands.run(program, PROGRAM)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
 from local_demo import addresses, environment, manifests
 from local_demo.environment import Listening
@@ -178,7 +177,7 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def say(text: str, *, to: TextIO | None = None) -> None:
-    """Prints a line, to stdout if not told otherwise; a reader that has gone away is no error."""
+def say(text: str) -> None:
+    """Prints a line; a reader that has gone away is no error."""
     with suppress(BrokenPipeError):
-        print(text, file=to, flush=True)
+        print(text, flush=True)

@@ -40,14 +40,14 @@ def command(
     """
 
     def add(function: Callable[[SettingsType], int]) -> None:
-        def run_command(context: typer.Context, **flags: str | None) -> int:
+        def run_command(context: typer.Context, **flags: str | None) -> int | Callable[[], int]:
             given = {flag: value for flag, value in flags.items() if value is not None}
             try:
                 found = settings.read(settings_type, given)
             except ConfigurationError as error:
                 _complain(context.command_path, str(error))
                 return error.exit_code
-            return function(found)
+            return lambda: function(found)
 
         # typer reads the flags from the signature: https://typer.tiangolo.com/tutorial/options/
         run_command.__signature__ = _signature(settings_type)  # type: ignore[attr-defined]
@@ -60,7 +60,8 @@ def command(
 def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` name, by default those of the process; returns the exit code."""
     try:
-        code: int | None = app(arguments, prog_name=program, standalone_mode=False)
+        result = _call(app, program, arguments)
+        return result() if callable(result) else result or 0
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)  # of the command that was called, if typer got so far
         path = context.command_path if context else _path(app, program, arguments)
@@ -69,12 +70,6 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     except ServiceError as error:
         _complain(program, str(error))
         return error.exit_code
-    except OSError as error:  # such as the full disk that the help goes to
-        if not _discard_stdout():
-            raise
-        _complain(program, f"cannot write to stdout: {error.strerror}")
-        return ServiceError.exit_code
-    return code or 0
 
 
 def run_command(
@@ -128,18 +123,29 @@ def _name(command: CommandInfo) -> str | None:
     return command.name or (command.callback and command.callback.__name__)
 
 
-def _discard_stdout() -> bool:
-    """Discards what stdout cannot take, as Python would complain about it at the end; returns whether there was any."""
-    if sys.stdout is None:
-        return False
+def _call(app: typer.Typer, program: str, arguments: Sequence[str] | None) -> Callable[[], int] | int | None:
+    """Returns what the called command does; a command that was added to the app by typer has done it.
+
+    Raises:
+        ServiceError: The help, or what such a command writes, cannot be written.
+    """
     try:
-        sys.stdout.flush()
+        result: Callable[[], int] | int | None = app(arguments, prog_name=program, standalone_mode=False)
+    except OSError as error:
+        _discard_stdout()
+        raise ServiceError(str(error)) from error
+    return result
+
+
+def _discard_stdout() -> None:
+    """Discards what stdout cannot take: Python would complain about it at the end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-        return True
-    return False
 
 
 def _complain(path: str, text: str) -> None:
