@@ -108,8 +108,9 @@ def test_a_process_id_that_only_an_observer_has_locked_is_nobody(tmp_path: Path)
         lock.write(str(stranger.pid))
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_SH)
-        assert State(tmp_path).supervisor() is None
+        seen = State(tmp_path).supervisor()
         stranger.kill()
+    assert seen is None
 
 
 def test_the_debug_address_is_the_users_or_a_default() -> None:

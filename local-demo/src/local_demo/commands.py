@@ -180,4 +180,4 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
 def say(text: str) -> None:
     """Prints a line; a reader that has gone away is no error."""
     with suppress(BrokenPipeError):
-        print(text, flush=True)
+        print(text, flush=True)  # noqa: T201 - what the command says
