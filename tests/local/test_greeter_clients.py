@@ -236,7 +236,7 @@ def test_a_bootstrap_that_only_grpc_can_judge_is_a_clear_error() -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"INTERVAL": "0"}, "INTERVAL=0: must be a number greater than 0 and of at most 86400"),
+        ({"INTERVAL": "0"}, "INTERVAL=0: must be a number between 0.001 and 86400"),
         ({"TARGET": "xds://a"}, "TARGET=xds://a: must be xds:///SERVICE.NAMESPACE:PORT, with three slashes"),
     ],
 )

@@ -15,6 +15,8 @@ from typing import IO
 
 import pytest
 
+from local_demo import environment
+from local_demo.state import State
 from tests.local import demo
 from tests.support import running
 from tests.support.waiting import DEADLINE, wait_until
@@ -55,7 +57,7 @@ def test_a_wrong_command_line(arguments: tuple[str, ...], complaint: str, tmp_pa
     assert complaint in error
 
 
-@pytest.mark.parametrize("variable", ["LISTEN", "ADMIN_LISTEN"])
+@pytest.mark.parametrize("variable", ["LISTEN", "ADMIN_LISTEN", "DEBUG_LISTEN"])
 def test_a_port_that_is_taken(variable: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -98,6 +100,40 @@ def test_stop_ends_what_is_left_and_nothing_else(tmp_path: Path) -> None:
         assert left.wait(DEADLINE) == -signal.SIGKILL
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_a_process_id_that_only_an_observer_has_locked_is_nobody(tmp_path: Path) -> None:
+    """The supervisor was killed, its number may be anybody's by now, and two commands look at its file."""
+    with subprocess.Popen(["sleep", "600"]) as stranger, (tmp_path / "lock").open("w+") as lock:
+        lock.write(str(stranger.pid))
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        seen = State(tmp_path).supervisor()
+        stranger.kill()
+    assert seen is None
+
+
+def test_the_debug_address_is_the_users_or_a_default() -> None:
+    assert str(environment.listening({}).debug) == "127.0.0.1:18081"
+    assert environment.listening({"DEBUG_LISTEN": ""}).debug is None
+    where = environment.listening({"DEBUG_LISTEN": "127.0.0.1:1"})
+    assert environment.of_xds_server({}, where, Path("x"))["DEBUG_LISTEN"] == "127.0.0.1:1"
+
+
+def test_a_state_directory_that_is_removed_ends_the_demo_in_order(tmp_path: Path) -> None:
+    directory = tmp_path / "state"
+    with demo.Demo(directory) as running_demo:
+        running_demo.wait_until_up()
+        pids = running_demo.pids()
+        directory.rename(tmp_path / "elsewhere")
+        assert running_demo.wait() == 1
+        [line] = [line for line in running_demo.lines if "has been removed" in line]
+        assert line.startswith("local-demo: error: the demo has ended: ")
+        assert str(directory) in line
+        assert not any("Traceback" in line or "ExceptionGroup" in line for line in running_demo.lines)
+        for client in demo.CLIENTS:
+            assert any(record.get("period") == "in all" for record in running_demo.log(client))
+        assert not demo.alive(pids)
 
 
 @contextmanager

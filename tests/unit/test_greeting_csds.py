@@ -62,7 +62,7 @@ def assignment(*groups: tuple[dict[str, str], list[dict[str, Any]]]) -> Any:
 
 
 def look(history: History, response: Any, now: float = 0, *, connected: bool = True) -> list[Message]:
-    return history.look(resources(response, TARGET), now, connected=connected)
+    return history.update(resources(response, TARGET), now, connected=connected)
 
 
 def test_resources_come_in_the_order_in_which_a_client_subscribes() -> None:

@@ -91,11 +91,11 @@ def test_details_are_one_line() -> None:
 
 def test_it_logs_when_calls_work_again_and_how_many_failed() -> None:
     failures = Failures()
-    assert failures.worked(0) is None
+    assert failures.succeeded(0) is None
     for now in (10.0, 10.1, 10.2):
         failures.failed(now, "UNAVAILABLE", "gone", None)
-    assert failures.worked(12.5) == Message("calls work again", {"failed": 3, "seconds": 2.5})
-    assert failures.worked(13) is None
+    assert failures.succeeded(12.5) == Message("calls work again", {"failed": 3, "seconds": 2.5})
+    assert failures.succeeded(13) is None
 
 
 def test_a_server_that_fails_every_other_call_does_not_fill_the_log() -> None:
@@ -103,5 +103,17 @@ def test_a_server_that_fails_every_other_call_does_not_fill_the_log() -> None:
     logged = []
     for call in range(30):
         now = call / 20
-        logged.append(failures.failed(now, "UNAVAILABLE", "gone", None) if call % 2 else failures.worked(now))
+        logged.append(
+            failures.failed(now, "UNAVAILABLE", "gone", None) if call % 2 else failures.succeeded(now)
+        )
     assert [message.event for message in logged if message] == ["call failed", "calls work again"] * 2
+
+
+def test_a_failure_that_was_not_logged_is_no_beginning_of_a_later_outage() -> None:
+    failures = Failures()
+    failures.failed(0, "UNAVAILABLE", "gone", None)
+    failures.succeeded(0.1)
+    assert failures.failed(0.2, "UNAVAILABLE", "gone", None) is None
+    assert failures.succeeded(0.3) is None
+    assert failures.failed(3600, "UNAVAILABLE", "gone", None) == failure(2)
+    assert failures.succeeded(3603) == Message("calls work again", {"failed": 1, "seconds": 3})

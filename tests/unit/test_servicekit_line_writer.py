@@ -1,7 +1,9 @@
 """Lines to a descriptor whose reader may be slow or gone: none is cut, none is glued, and what is missing is counted."""
 
 import contextlib
+import fcntl
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,3 +156,42 @@ def test_a_descriptor_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
 
     wait_until("all lines", look)
     assert seen == [f"line {number:040}" for number in range(5_000)]
+
+
+def test_a_high_descriptor_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    high = fcntl.fcntl(pipe.writer, fcntl.F_DUPFD, 1024)
+    try:
+        os.set_blocking(high, False)
+        pipe.fill()
+        writer = LineWriter(high, "{} lines are missing".format)
+        writer.write("a line")
+        seen: list[str] = []
+
+        def look() -> bool:
+            seen.extend(pipe.read())
+            return bool(seen)
+
+        wait_until("the line", look)
+        assert seen == ["a line"]
+    finally:
+        os.close(high)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_notice_that_fails_does_not_end_the_thread(pipe: Pipe) -> None:
+    def notice(lines: int) -> str:
+        if lines == 1:
+            raise ZeroDivisionError
+        return f"{lines} lines are missing"
+
+    writer = LineWriter(pipe.writer, notice)
+    pipe.close_reader()
+    writer.write("lost")
+    assert writer.flush(30)
+    pipe.reopen_reader()
+    for line in ("lost by the notice", "the next"):
+        writer.write(line)
+    assert writer.flush(30)
+    assert pipe.read() == ["2 lines are missing", "the next"]

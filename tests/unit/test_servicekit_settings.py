@@ -1,5 +1,8 @@
 """Settings: flags and environment variables of the same names, and what is said about wrong ones."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import pytest
@@ -7,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from servicekit import commands
 from servicekit.errors import AddressError, ConfigurationError
-from servicekit.settings import AddressOrOff, Delay, Interval, Port, ServiceSettings, read
+from servicekit.settings import AddressOrOff, Delay, Interval, ListenAddress, Port, ServiceSettings, read
+from tests.support import running
 
 
 class Settings(ServiceSettings):
@@ -25,6 +29,7 @@ class Settings(ServiceSettings):
     mode: Literal["fast", "safe"] = "fast"
     namespaces: tuple[str, ...] = ()
     file: str = Field(default_factory=lambda: "found out", description="A file.")
+    listen: ListenAddress = "[::]:0"
     debug_listen: AddressOrOff = "127.0.0.1:18081"
 
     @field_validator("namespaces", mode="before")
@@ -150,7 +155,17 @@ def test_an_empty_address_switches_a_listener_off(example: Example, monkeypatch:
         ("SHARDS", "0", "must be an integer of at least 1"),
         ("DRAIN_DELAY", "-1", "must be a number between 0 and 86400"),
         ("DRAIN_DELAY", "nan", "must be a number between 0 and 86400"),
-        ("INTERVAL", "0", "must be a number greater than 0 and of at most 86400"),
+        ("INTERVAL", "0.0009", "must be a number between 0.001 and 86400"),
+        (
+            "LISTEN",
+            "foo",
+            "must be HOST:PORT, like [::]:50051 or 127.0.0.1:50051, with a port between 0 and 65535",
+        ),
+        (
+            "DEBUG_LISTEN",
+            "foo",
+            "must be HOST:PORT, like [::]:50051 or 127.0.0.1:50051, with a port between 0 and 65535",
+        ),
         ("WATCH", "maybe", "must be true or false"),
         ("LOG_LEVEL", "LOUD", "must be DEBUG, INFO, WARNING or ERROR"),
         ("FILE", "a/", "must be a file, not a folder"),
@@ -235,6 +250,10 @@ def test_a_program_with_several_commands(capsys: pytest.CaptureFixture[str]) -> 
         2,
         "example serve: error: No such option: --prot (Possible options: --port) (see `example serve --help`)\n",
     )
+    code, text = run("serve", "--watch")
+    assert code == 2
+    assert text.startswith("example serve: error: ")
+    assert text.endswith(" (see `example serve --help`)\n")
     assert run() == (2, "example: error: Missing command (see `example --help`)\n")
     assert run("sevre") == (
         2,
@@ -245,3 +264,24 @@ def test_a_program_with_several_commands(capsys: pytest.CaptureFixture[str]) -> 
     assert "Does examples." in text
     assert "serve  Serves examples." in text
     assert "lint   Says what is wrong with a file." in text
+
+
+def test_a_wrong_command_line_without_stderr(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)  # as Python has it if it was closed at the start
+    assert example.run("--bogus").code == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("command", [("hello-server",), ("local-demo",), ("xds-server", "serve")])
+def test_help_to_a_full_disk_is_one_line(command: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [running.BIN / command[0], *command[1:], "--help"],
+            env=running.environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr == f"{command[0]}: error: [Errno 28] No space left on device\n"

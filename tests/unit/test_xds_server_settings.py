@@ -31,3 +31,30 @@ def test_the_transport() -> None:
     assert read(Settings, {}).rpc_transport == "auto"
     with pytest.raises(ConfigurationError, match=r"^--rpc-transport=fast: must be auto, events or threads$"):
         read(Settings, {"rpc_transport": "fast"})
+
+
+@pytest.mark.parametrize("name", ["listen", "admin_listen", "debug_listen"])
+def test_an_address_that_is_none(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"listen=foo: must be HOST:PORT"):
+        read(Settings, {name: "foo"})
+
+
+@pytest.mark.parametrize("name", ["listen", "admin_listen"])
+def test_an_address_that_may_not_be_empty(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be HOST:PORT"):
+        read(Settings, {name: ""})
+
+
+def test_an_empty_folder_is_none() -> None:
+    assert read(Settings, {"discovery_dir": ""}).discovery_dir is None
+    with pytest.raises(ConfigurationError, match=r"^DISCOVERY=files needs DISCOVERY_DIR"):
+        read(Settings, {"discovery": "files", "discovery_dir": ""})
+
+
+@pytest.mark.parametrize("domain", ["cluster.local.", "Cluster.local", "", "a_b"])
+def test_a_cluster_domain_that_is_none(domain: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        read(Settings, {"cluster_domain": domain})
+    assert str(error.value) == (
+        f"--cluster-domain={domain}: must be a DNS domain in lower case without a final dot, like cluster.local"
+    )

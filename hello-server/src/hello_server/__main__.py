@@ -1,9 +1,13 @@
-"""The hello-server program. It must not know anything but its own name and defaults."""
+"""The hello-server program: its name and its defaults."""
 
-import sys
+from servicekit import early
 
-from greeting import server
-from greeting.server import Greeting, ListenPort, ServerSettings
+early.remember_signals()
+
+import sys  # noqa: E402 - a signal during the imports must not be lost
+
+from greeting import server  # noqa: E402
+from greeting.server import Greeting, ListenPort, ServerSettings  # noqa: E402
 
 
 class Settings(ServerSettings):

@@ -1,9 +1,13 @@
-"""The howdy-client program. It must not know anything but its own name and defaults."""
+"""The howdy-client program: its name and its defaults."""
 
-import sys
+from servicekit import early
 
-from greeting import client
-from greeting.client.settings import ClientSettings, Target
+early.remember_signals()
+
+import sys  # noqa: E402 - a signal during the imports must not be lost
+
+from greeting import client  # noqa: E402
+from greeting.client.settings import ClientSettings, Target  # noqa: E402
 
 
 class Settings(ClientSettings):

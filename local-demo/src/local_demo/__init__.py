@@ -3,5 +3,5 @@
 A supervisor plays the parts that Kubernetes plays elsewhere: it starts the programs and keeps them running as
 kubelet does, and describes the replicas to xds-server in files of the same objects that the EndpointSlice
 controller keeps in a cluster.
-It must not know anything of xDS beyond the bootstrap that it gives to the clients.
+Of xDS it knows only the bootstrap that it gives to the clients.
 """

@@ -1,4 +1,4 @@
-"""The command line of `local-demo`. It must not know what the commands do."""
+"""The command line of `local-demo`."""
 
 import sys
 from pathlib import Path
@@ -10,12 +10,11 @@ import servicekit.commands
 from local_demo import commands
 from local_demo.state import MAX_REPLICAS
 from local_demo.supervisor import SERVICES
-from servicekit.errors import ServiceError
 
 PROGRAM = "local-demo"
 _NAMES = [service.name for service in SERVICES]
 _EPILOG = (
-    "The environment goes to the programs: LISTEN and ADMIN_LISTEN to xds-server, INTERVAL to the clients, "
+    "The environment goes to the programs: LISTEN, ADMIN_LISTEN and DEBUG_LISTEN to xds-server, INTERVAL to the clients, "
     "DRAIN_DELAY to the servers, LOG_LEVEL to all, and so on; `PROGRAM --help` lists the settings of each."
 )
 
@@ -38,7 +37,7 @@ Directory = Annotated[
     Path,
     typer.Option(
         metavar="DIRECTORY",
-        help="State directory. Demos with different ones, and with LISTEN, ADMIN_LISTEN and DEBUG_LISTEN of their own, do not meet.",
+        help="State directory. To run a second demo, also change LISTEN, ADMIN_LISTEN and DEBUG_LISTEN.",
     ),
 ]
 Service = Annotated[str, typer.Argument(metavar="SERVICE", parser=_service, help=" or ".join(_NAMES))]
@@ -68,11 +67,7 @@ def stop(directory: Directory = commands.DIRECTORY) -> int:
 
 def main() -> int:
     """Runs the command line and returns the exit code."""
-    try:
-        return servicekit.commands.run(program, PROGRAM)
-    except OSError as error:
-        commands.say(f"{PROGRAM}: error: {error}", to=sys.stderr)
-        return ServiceError.exit_code
+    return servicekit.commands.run(program, PROGRAM)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""The addresses of the programs: reading them from settings, and finding free ones.
-
-It must not know which program listens where.
-"""
+"""The addresses of the programs: reading them from settings, and finding free ones."""
 
 import socket
 

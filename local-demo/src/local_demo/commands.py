@@ -1,7 +1,4 @@
-"""The commands: `up` is the supervisor, `scale` and `stop` talk to it through the state directory.
-
-It must not know how the command line is written.
-"""
+"""The commands: `up` is the supervisor, `scale` and `stop` talk to it through the state directory."""
 
 import asyncio
 import math
@@ -13,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
 from local_demo import addresses, environment, manifests
 from local_demo.environment import Listening
@@ -44,6 +40,8 @@ def up(directory: Path) -> int:
         state.clear()
         addresses.require_free("LISTEN", where.xds)
         addresses.require_free("ADMIN_LISTEN", where.admin)
+        if where.debug:
+            addresses.require_free("DEBUG_LISTEN", where.debug)
         output = _output()
         try:
             if left:
@@ -64,8 +62,8 @@ def scale(directory: Path, service: str, replicas: int) -> int:
         raise ConfigurationError(
             f"nothing runs in {state.path}: start it with `./taskw local` or `local-demo up`"
         )
-    say(f"{service}: scaling from {state.wanted(service)} to {_counted(replicas)}")
-    state.want(service, replicas)
+    say(f"{service}: scaling from {state.desired_replicas(service)} to {_counted(replicas)}")
+    state.set_desired_replicas(service, replicas)
     started = time.monotonic()
 
     def states() -> Counter[str]:
@@ -74,8 +72,8 @@ def scale(directory: Path, service: str, replicas: int) -> int:
     def reached() -> bool:
         if not state.supervisor():
             raise ServiceError("the demo has ended meanwhile")
-        if (wanted := state.wanted(service)) != replicas:
-            raise ServiceError(f"{service} has been scaled to {_counted(wanted)} meanwhile")
+        if (desired := state.desired_replicas(service)) != replicas:
+            raise ServiceError(f"{service} has been scaled to {_counted(desired)} meanwhile")
         return states()["ready"] == replicas
 
     if not _wait(reached, _SCALE_SECONDS):
@@ -150,7 +148,8 @@ def _introduction(directory: Path, where: Listening) -> list[str]:
         stopping = f"local-demo stop --directory {directory}"
     return [
         f"starting, with state in {directory}:",
-        f"  {XDS_SERVER:<14} xDS on {where.xds}, HTTP on {where.admin}",
+        f"  {XDS_SERVER:<14} xDS on {where.xds}, HTTP on {where.admin}"
+        + (f", CSDS on {where.debug}" if where.debug else ""),
         *(f"  {service.name:<14} {REPLICAS} replicas, each on a port of its own" for service in SERVICES),
         *(
             f"  {client:<14} calls xds:///{service.name}.{manifests.NAMESPACE}:{service.port}, "
@@ -178,7 +177,7 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def say(text: str, *, to: TextIO | None = None) -> None:
-    """Prints a line, to stdout if not told otherwise; a reader that has gone away is no error."""
+def say(text: str) -> None:
+    """Prints a line; a reader that has gone away is no error."""
     with suppress(BrokenPipeError):
-        print(text, file=to, flush=True)
+        print(text, flush=True)  # noqa: T201 - what the command says

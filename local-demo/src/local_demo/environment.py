@@ -2,7 +2,6 @@
 
 The user's variables go to every program (`INTERVAL=0.05`, `LOG_LEVEL`, `POLL_INTERVAL`, ...), except those that tie
 the demo together: where to listen, where the endpoints are, which xds-server to ask.
-It must not know how programs are started.
 """
 
 import json
@@ -20,17 +19,20 @@ _PROXIES = frozenset({"grpc_proxy", "https_proxy", "http_proxy"})
 
 
 class Listening(NamedTuple):
-    """Where xds-server listens: for xDS, and for HTTP."""
+    """Where xds-server listens: for xDS, for HTTP, and for CSDS unless that is off."""
 
     xds: Address
     admin: Address
+    debug: Address | None
 
 
 def listening(user: Environment) -> Listening:
-    """Reads where xds-server listens: by default where this machine alone reaches it."""
+    """Reads where xds-server listens: by default where this machine alone reaches it; an empty DEBUG_LISTEN is off."""
+    debug = user.get("DEBUG_LISTEN", f"{addresses.LOOPBACK}:18081")
     return Listening(
         addresses.parse("LISTEN", user.get("LISTEN") or f"{addresses.LOOPBACK}:18000"),
         addresses.parse("ADMIN_LISTEN", user.get("ADMIN_LISTEN") or f"{addresses.LOOPBACK}:18080"),
+        addresses.parse("DEBUG_LISTEN", debug) if debug else None,
     )
 
 
@@ -39,6 +41,7 @@ def of_xds_server(user: Environment, where: Listening, endpoints: Path) -> Envir
     return _common(user) | {
         "LISTEN": str(where.xds),
         "ADMIN_LISTEN": str(where.admin),
+        "DEBUG_LISTEN": str(where.debug or ""),
         "DISCOVERY": "files",
         "DISCOVERY_DIR": str(endpoints),
     }

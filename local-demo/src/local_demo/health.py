@@ -1,7 +1,4 @@
-"""Whether a program serves: asks its gRPC health service (grpc.health.v1) as kubelet's readiness probe does.
-
-It must not know what depends on it.
-"""
+"""Whether a program serves: asks its gRPC health service (grpc.health.v1) as kubelet's readiness probe does."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Becomes a program that does not outlive the supervisor: run as a script, between the two.
+"""Execs a program that the kernel kills when the supervisor dies: run as a script, between the two.
 
 Usage: leash.py SUPERVISOR_PID DESCRIPTOR PROGRAM [ARGUMENT...]
 
@@ -18,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Ties this process to the supervisor and becomes the program."""
+    """Ties this process to the supervisor and execs the program."""
     supervisor, descriptor, *command = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

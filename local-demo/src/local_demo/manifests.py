@@ -3,7 +3,6 @@
 They are what a cluster would hold: a v1 Service, and discovery.k8s.io/v1 EndpointSlices with its name in a label. Each
 replica has an EndpointSlice of its own, because a port belongs to a slice, and replicas on one machine differ by port.
 https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
-It must not know about processes or folders.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

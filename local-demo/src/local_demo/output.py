@@ -1,7 +1,4 @@
-"""One output for the lines of many programs, each line with the name of its source in front.
-
-It must not know what the sources are.
-"""
+"""One output for the lines of many programs, each line with the name of its source in front."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol

@@ -1,7 +1,4 @@
-"""One program, kept running as kubelet keeps a container: restarted with a growing pause when it ends by itself.
-
-It must not know which program it is, nor what depends on it.
-"""
+"""One program, kept running as kubelet keeps a container: restarted with a growing pause when it ends by itself."""
 
 import asyncio
 import os
@@ -120,6 +117,8 @@ class Program:
             self._record.unlink(missing_ok=True)
 
     async def _start(self, launch: Launch) -> Process:
+        # If somebody has removed it, the supervisor is about to end everything in order.
+        self._record.parent.mkdir(parents=True, exist_ok=True)
         with locked(self._record) as descriptor:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(descriptor)),

@@ -2,12 +2,12 @@
 
     lock            locked by the supervisor as long as it lives; holds its process id
     endpoints/      Kubernetes objects for xds-server: a Service file, and an EndpointSlice file a replica
-    replicas/NAME   how many replicas of a service are wanted: `scale` writes it, the supervisor follows
+    replicas/NAME   how many replicas of a service should run: `scale` writes it, the supervisor follows
     processes/NAME  process id of a program, in a file that is locked as long as the program lives
 
 A lock (flock(2)) goes with the process that holds it, however that ends. So a file that an ended process left behind
 is harmless, and the process id in a locked file is always that of the right process.
-It must not know what the programs do.
+Only holders lock exclusively: who reads a file takes a shared lock.
 """
 
 import fcntl
@@ -46,13 +46,12 @@ class State:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self._lock.open("a+") as file:
-            # Another command may be looking whether it is locked, which takes an instant.
-            if not _wait(lambda: _try_lock(file), 0.5):
+            # Another command may be reading who holds it, which takes an instant.
+            if not _wait(lambda: _become_holder(file), 0.5):
                 raise ServiceError(
                     f"the demo runs already in {self.path} (process {self.supervisor()}): end it with "
                     f"`local-demo stop`, or run another with --directory, LISTEN, ADMIN_LISTEN and DEBUG_LISTEN of its own"
                 )
-            file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
             try:
@@ -88,6 +87,15 @@ class State:
             for file in folder.iterdir():
                 file.unlink()
 
+    def require_directory(self) -> None:
+        """Makes sure that nobody has removed the directory.
+
+        Raises:
+            FileNotFoundError: It is gone.
+        """
+        if not self.replicas.is_dir():
+            raise FileNotFoundError(f"{self.path} has been removed: start the demo again")
+
     def publish(self, files: Mapping[str, str]) -> None:
         """Makes the folder of the endpoints hold these files and no others; writes new ones before it removes old ones."""
         for name, text in files.items():
@@ -108,12 +116,12 @@ class State:
                 continue
         return texts
 
-    def want(self, service: str, replicas: int) -> None:
-        """Asks for a number of replicas."""
+    def set_desired_replicas(self, service: str, replicas: int) -> None:
+        """Writes how many replicas of a service should run."""
         _write(self.replicas / service, f"{replicas}\n")
 
-    def wanted(self, service: str) -> int:
-        """Returns how many replicas are wanted.
+    def desired_replicas(self, service: str) -> int:
+        """Returns how many replicas of a service should run.
 
         Raises:
             ServiceError: The file does not say.
@@ -137,10 +145,13 @@ def locked(path: Path) -> Iterator[int]:
 
 
 def _holder(path: Path) -> int | None:
-    """Returns the process id in a locked file, None if nobody holds the lock."""
+    """Returns the process id in a file that is locked exclusively, None if it is not.
+
+    The shared lock by which this finds out does not look like a holder to others that do the same.
+    """
     try:
         with path.open("r+") as file:
-            while not _try_lock(file):
+            while not _try_lock(file, fcntl.LOCK_SH):
                 if pid := path.read_text():
                     return int(pid)
                 time.sleep(_PERIOD)  # locked, and about to be filled
@@ -149,9 +160,17 @@ def _holder(path: Path) -> int | None:
     return None
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _become_holder(file: IO[str]) -> bool:
+    """Locks a file exclusively, and empties it before: nobody may read the id of an earlier holder that was killed."""
+    if not _try_lock(file, fcntl.LOCK_SH):
+        return False
+    file.truncate(0)
+    return _try_lock(file, fcntl.LOCK_EX)
+
+
+def _try_lock(file: IO[str], kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

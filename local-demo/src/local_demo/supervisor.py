@@ -1,7 +1,6 @@
 """The demo as a whole: which programs run, in which order they start and end, and how many replicas there are.
 
-It plays the parts of the Deployment, kubelet and the EndpointSlice controller. It must not know how a program is kept
-running, nor what the objects look like.
+It plays the parts of the Deployment, kubelet and the EndpointSlice controller.
 """
 
 import asyncio
@@ -78,16 +77,21 @@ class Supervisor:
         self._numbers = {service: count(1) for service in SERVICES}
         self._changed = asyncio.Event()
         self._group = asyncio.TaskGroup()
+        self._failure: Exception | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Runs everything until `stop`. When cancelled, everything is killed."""
+        """Runs everything until `stop`. When cancelled, everything is killed.
+
+        Raises:
+            ServiceError: The state directory could not be used any more; everything has ended.
+        """
         for service in SERVICES:
-            self._state.want(service.name, REPLICAS)
+            self._state.set_desired_replicas(service.name, REPLICAS)
         async with self._group:
             xds_server = self._start(XDS_SERVER, self._xds_server_launch)
             clients: list[Program] = []
             helpers = [
-                self._group.create_task(self._follow_wanted()),
+                self._group.create_task(self._follow_desired_replicas(stop)),
                 *(self._group.create_task(self._start_client(name, xds_server, clients)) for name in CLIENTS),
             ]
             await stop.wait()
@@ -99,6 +103,8 @@ class Supervisor:
             # SIGINT, as Ctrl-C does, leaves out the drain delay: there are no clients left, and a person is waiting.
             await _end(servers, signal.SIGINT)
             await _end([xds_server], signal.SIGTERM)
+        if self._failure is not None:
+            raise ServiceError(f"the demo has ended: {self._failure}")
 
     def _start(self, name: str, next_launch: Callable[[], Launch]) -> Program:
         started = Program(
@@ -127,7 +133,15 @@ class Supervisor:
         launch = Launch([self._executables[name]], environment.of_client(self._user, name, self._where))
         clients.append(self._start(name, lambda: launch))
 
-    async def _follow_wanted(self) -> None:
+    async def _follow_desired_replicas(self, stop: asyncio.Event) -> None:
+        """Scales the services as their files say; requests the stop if these cannot be used any more."""
+        try:
+            await self._scale_on_changes()
+        except OSError as error:
+            self._failure = error
+            stop.set()
+
+    async def _scale_on_changes(self) -> None:
         self._scale_all()
         # A change that the watch misses is found within a second.
         async for _ in watchfiles.awatch(
@@ -141,24 +155,25 @@ class Supervisor:
             self._scale_all()
 
     def _scale_all(self) -> None:
+        self._state.require_directory()
         for service in SERVICES:
             try:
-                self._scale(service, self._state.wanted(service.name))
+                self._scale(service, self._state.desired_replicas(service.name))
             except ServiceError as error:
                 kept = sum(not replica.draining for replica in self._replicas[service])
                 self._say(f"{error}; {service.name} keeps {kept}")
-                self._state.want(service.name, kept)
+                self._state.set_desired_replicas(service.name, kept)
         self._publish()
 
-    def _scale(self, service: Service, wanted: int) -> None:
+    def _scale(self, service: Service, desired: int) -> None:
         replicas = [replica for replica in self._replicas[service] if not replica.draining]
-        if len(replicas) != wanted:
-            self._say(f"scaling {service.name} from {len(replicas)} to {wanted}")
+        if len(replicas) != desired:
+            self._say(f"scaling {service.name} from {len(replicas)} to {desired}")
         # The newest go first, as a ReplicaSet has it.
-        for replica in replicas[wanted:]:
+        for replica in replicas[desired:]:
             replica.draining = True
             self._group.create_task(self._remove(service, replica))
-        for _ in range(len(replicas), wanted):
+        for _ in range(len(replicas), desired):
             self._add(service)
 
     def _add(self, service: Service) -> None:

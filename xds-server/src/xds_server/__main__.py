@@ -1,11 +1,15 @@
 """The command line of xds-server: each command is one function."""
 
-import gc
-import sys
+from servicekit import early
 
-from servicekit import commands, lifecycle, logs
-from xds_server import app
-from xds_server.settings import Settings
+early.remember_signals()
+
+import gc  # noqa: E402 - a signal during the imports must not be lost
+import sys  # noqa: E402
+
+from servicekit import commands, lifecycle, logs  # noqa: E402
+from xds_server import app  # noqa: E402
+from xds_server.settings import Settings  # noqa: E402
 
 PROGRAM = "xds-server"
 

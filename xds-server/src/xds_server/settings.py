@@ -1,11 +1,12 @@
 """The settings of xds-server, by flag or environment variable; no other module of the package reads either."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from servicekit.settings import DAY, AddressOrOff, ServiceSettings
+from servicekit.settings import DAY, AddressOrOff, ListenAddress, ServiceSettings
 
 PollInterval = Annotated[float, Field(ge=1, le=DAY, allow_inf_nan=False)]
 """Seconds."""
@@ -14,21 +15,25 @@ MaxConnectionAge = Annotated[float, Field(ge=1, le=7 * DAY, allow_inf_nan=False)
 """Seconds."""
 
 
-class Settings(ServiceSettings):
-    """Serve xDS: gRPC clients balance their requests over the pods of every Kubernetes Service."""
+_DOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 
-    listen: str = Field("[::]:18000", description="Where xDS clients connect.")
-    admin_listen: str = Field(
+
+class Settings(ServiceSettings):
+    """Serves xDS for the Kubernetes Services until SIGTERM or SIGINT."""
+
+    listen: ListenAddress = Field("[::]:18000", description="Where xDS clients connect.")
+    admin_listen: ListenAddress = Field(
         "[::]:18080", description="Where health, metrics and debug pages are served over HTTP."
     )
     debug_listen: AddressOrOff = Field(
         "127.0.0.1:18081",
-        description="Where CSDS and gRPC reflection answer; reachable by port-forward alone. Empty: nowhere.",
+        description="Where CSDS and gRPC reflection answer. The default is reachable only inside the pod (use "
+        "port-forward). Empty: off.",
     )
     rpc_transport: Literal["auto", "events", "threads"] = Field(
         "auto",
-        description="How streams are served: events needs no thread for a stream but inner parts of gRPC, threads "
-        "needs its public API alone; auto chooses by a self-test at the start.",
+        description="events: no thread per stream, but uses private gRPC APIs; threads: public API, two threads per "
+        "stream; auto: events if its self-test passes.",
     )
     discovery: Literal["kubernetes", "files"] = Field(
         "kubernetes",
@@ -52,7 +57,6 @@ class Settings(ServiceSettings):
     )
     cluster_domain: str = Field(
         "cluster.local",
-        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
         description="The suffix of full service names.",
     )
 
@@ -64,6 +68,19 @@ class Settings(ServiceSettings):
             return value
         parts = (part.strip() for part in value.split(","))
         return tuple(dict.fromkeys(part for part in parts if part))
+
+    @field_validator("discovery_dir", mode="before")
+    @classmethod
+    def _none_if_empty(cls, value: object) -> object:
+        """Reads an empty text as none: it would be the current folder."""
+        return value or None
+
+    @field_validator("cluster_domain")
+    @classmethod
+    def _check_cluster_domain(cls, value: str) -> str:
+        if not _DOMAIN.fullmatch(value):
+            raise ValueError("must be a DNS domain in lower case without a final dot, like cluster.local")
+        return value
 
     @model_validator(mode="after")
     def _check_directory(self) -> Self:

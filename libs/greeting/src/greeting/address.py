@@ -1,4 +1,4 @@
-"""The address of this host, for replies that name who answered. It must not know what is served there."""
+"""The address of this host, for replies that name who answered."""
 
 import socket
 

@@ -1,6 +1,6 @@
 """The server program: serves the greeter with health and reflection until a shutdown, then drains.
 
-It must not know what it is called or what it says: a program like hello-server brings both.
+A program like hello-server brings its name and its defaults.
 """
 
 import asyncio
@@ -43,13 +43,13 @@ class ServerSettings(ServiceSettings):
     greeting: Greeting
     drain_delay: Delay = Field(
         default=5,
-        description="Seconds to keep answering after SIGTERM, not healthy any more, while the clients learn of it.",
+        description="Seconds to keep serving, as NOT_SERVING, after SIGTERM, so that clients stop calling first.",
     )
     hostname: str = Field(
-        default_factory=socket.gethostname, description="The name to answer with; the host's."
+        default_factory=socket.gethostname, description="Host name in replies. Default: this machine's."
     )
     pod_ip: str = Field(
-        default_factory=address.own_ip, description="The IP address to answer with; the host's."
+        default_factory=address.own_ip, description="IP address in replies. Default: this machine's."
     )
 
 

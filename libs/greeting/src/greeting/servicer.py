@@ -1,7 +1,4 @@
-"""The greeter's one method.
-
-It must not know where it is served nor how the program ends.
-"""
+"""The greeter's one method."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""HOST:PORT addresses: the one place that reads and writes them. Pure.
-
-It must not know what listens there.
-"""
+"""HOST:PORT addresses: the one place that reads and writes them. Pure."""
 
 import re
 from typing import NamedTuple

@@ -1,15 +1,17 @@
 """Command lines, by typer: a program is an app, a command is one function, its flags come from a settings class.
 
 A wrong command line or setting is one line on stderr and exit code 2.
-It must not know any one program's commands.
 """
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, TypeVar
 
 import typer
+from typer.models import CommandInfo
 
 from servicekit import settings
 from servicekit.errors import ConfigurationError, ServiceError
@@ -38,14 +40,14 @@ def command(
     """
 
     def add(function: Callable[[SettingsType], int]) -> None:
-        def run_command(context: typer.Context, **flags: str | None) -> int:
+        def run_command(context: typer.Context, **flags: str | None) -> int | Callable[[], int]:
             given = {flag: value for flag, value in flags.items() if value is not None}
             try:
                 found = settings.read(settings_type, given)
             except ConfigurationError as error:
                 _complain(context.command_path, str(error))
                 return error.exit_code
-            return function(found)
+            return lambda: function(found)
 
         # typer reads the flags from the signature: https://typer.tiangolo.com/tutorial/options/
         run_command.__signature__ = _signature(settings_type)  # type: ignore[attr-defined]
@@ -58,16 +60,16 @@ def command(
 def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` name, by default those of the process; returns the exit code."""
     try:
-        code: int | None = app(arguments, prog_name=program, standalone_mode=False)
+        result = _call(app, program, arguments)
+        return result() if callable(result) else result or 0
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)  # of the command that was called, if typer got so far
-        path = context.command_path if context else program
+        path = context.command_path if context else _path(app, program, arguments)
         _complain(path, f"{error.format_message().removesuffix('.')} (see `{path} --help`)")
         return error.exit_code
     except ServiceError as error:
         _complain(program, str(error))
         return error.exit_code
-    return code or 0
 
 
 def run_command(
@@ -110,5 +112,43 @@ def _signature(settings_type: type[ServiceSettings]) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
+def _path(app: typer.Typer, program: str, arguments: Sequence[str] | None) -> str:
+    """Returns the program with the command that was called, which typer's parser of options does not tell."""
+    first, *_ = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    several = app.registered_callback is not None
+    return f"{program} {first}" if several and first in map(_name, app.registered_commands) else program
+
+
+def _name(command: CommandInfo) -> str | None:
+    return command.name or (command.callback and command.callback.__name__)
+
+
+def _call(app: typer.Typer, program: str, arguments: Sequence[str] | None) -> Callable[[], int] | int | None:
+    """Returns what the called command does; a command that was added to the app by typer has done it.
+
+    Raises:
+        ServiceError: The help, or what such a command writes, cannot be written.
+    """
+    try:
+        result: Callable[[], int] | int | None = app(arguments, prog_name=program, standalone_mode=False)
+    except OSError as error:
+        _discard_stdout()
+        raise ServiceError(str(error)) from error
+    return result
+
+
+def _discard_stdout() -> None:
+    """Discards what stdout cannot take: Python would complain about it at the end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def _complain(path: str, text: str) -> None:
-    sys.stderr.write(f"{path}: error: {' '.join(text.splitlines())}\n")
+    if sys.stderr is not None:  # None if the program was started with it closed
+        with suppress(OSError):
+            sys.stderr.write(f"{path}: error: {' '.join(text.splitlines())}\n")

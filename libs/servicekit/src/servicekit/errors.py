@@ -5,7 +5,7 @@
       AddressError         an address that cannot be listened on; exit code 1
       TaskEndedError       a task that should run until the shutdown has ended; exit code 1
 
-The message names what is wrong and how to correct it. The errors must not know who catches them:
+The message names what is wrong and how to correct it.
 `lifecycle.run` and `commands.run` turn them into a line and an exit code.
 """
 

@@ -1,7 +1,6 @@
 """gRPC health checking (grpc.health.v1), NOT_SERVING until told otherwise.
 
 A program ends the watches just before it stops its server: an open one would use up the server's grace.
-It must not know when a program is healthy: the program says so through the servicer.
 """
 
 import asyncio

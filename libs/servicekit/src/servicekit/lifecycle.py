@@ -1,7 +1,4 @@
-"""From start to exit code: the event loop, the signals that request a shutdown, and the errors that end a program.
-
-It must not know how a program drains or stops; it only tells it when.
-"""
+"""From start to exit code: the event loop, the signals that request a shutdown, and the errors that end a program."""
 
 import asyncio
 import os
@@ -12,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from servicekit import early
 from servicekit.errors import ServiceError, TaskEndedError
 
 log = structlog.get_logger()
@@ -45,7 +43,10 @@ class Shutdown:
 
 
 def run(program: str, main: Callable[[Shutdown], Awaitable[None]]) -> int:
-    """Runs `main` until it returns, which it does soon after SIGTERM or SIGINT; returns the exit code."""
+    """Runs `main` until it returns, which it does soon after SIGTERM or SIGINT; returns the exit code.
+
+    After a signal that `early` has remembered, `main` does not run at all.
+    """
     try:
         asyncio.run(_with_signals(main))
     except TaskEndedError as error:
@@ -109,6 +110,9 @@ async def _with_signals(main: Callable[[Shutdown], Awaitable[None]]) -> None:
 
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, first, each)
+    if number := early.remembered_signal():
+        first(number)
+        return  # nothing has been started, so nothing has to drain
     await main(shutdown)
 
 

@@ -1,7 +1,6 @@
 """Writes lines to a file descriptor from a thread of its own, so that a caller never waits for whoever reads them.
 
 A slow reader, one that went away (EPIPE) and a full disk (ENOSPC) cost lines, and never stop the program.
-It must not know what the lines say.
 """
 
 import os
@@ -65,12 +64,18 @@ class LineWriter:
                 continue
             dropped, line = entry
             self._lost += dropped
-            if self._lost and self._write(_encode(self._notice(self._lost))):
-                self._lost = 0
-            if not self._write(line):
+            try:
+                self._write_after_notice(line)
+            except Exception:  # noqa: BLE001 - whatever a notice raises: without this thread no line would be written again
                 self._lost += 1
             with self._lock:
                 self._waiting_bytes -= len(line)
+
+    def _write_after_notice(self, line: bytes) -> None:
+        if self._lost and self._write(_encode(self._notice(self._lost))):
+            self._lost = 0
+        if not self._write(line):
+            self._lost += 1
 
     def _write(self, line: bytes) -> bool:
         """Writes a line; returns whether it was written in full.
@@ -81,15 +86,23 @@ class LineWriter:
         rest = b"\n" + line if self._is_cut else line
         while rest:
             try:
-                written = os.write(self._descriptor, rest)
-            except BlockingIOError:  # another process that shares the descriptor made it non-blocking
-                select.select([], [self._descriptor], [])
-                continue
+                written = self._write_some(rest)
             except OSError:
                 return False
             rest = rest[written:]
             self._is_cut = bool(rest)
         return True
+
+    def _write_some(self, data: bytes) -> int:
+        """Writes what the descriptor takes, waiting if it takes nothing; returns how much that was."""
+        while True:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:  # another process that shares the descriptor made it non-blocking
+                # Not select(2), which takes descriptors below 1024 alone.
+                poll = select.poll()
+                poll.register(self._descriptor, select.POLLOUT)
+                poll.poll()
 
 
 def _encode(text: str) -> bytes:

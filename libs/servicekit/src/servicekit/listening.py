@@ -1,7 +1,4 @@
-"""Listening on an address, with errors that say what is wrong with it.
-
-It must not know what is served there.
-"""
+"""Listening on an address, with errors that say what is wrong with it."""
 
 import contextlib
 import errno
@@ -26,7 +23,7 @@ def bind(server: grpc.Server | grpc.aio.Server, address: str) -> int:
         AddressError: Listening there is impossible; the message says why.
     """
     host, port = _parse(address)
-    if reason := _obstacle(host, port):
+    if reason := _why_not_bindable(host, port):
         raise AddressError(f"cannot listen on {address}: {reason}")
     try:
         return server.add_insecure_port(address)
@@ -53,7 +50,7 @@ def open_socket(address: str) -> socket.socket:
         AddressError: Listening there is impossible; the message says why.
     """
     host, port = _parse(address)
-    if reason := _obstacle(host, port):
+    if reason := _why_not_bindable(host, port):
         raise AddressError(f"cannot listen on {address}: {reason}")
     try:
         family, _, _, _, where = socket.getaddrinfo(
@@ -75,7 +72,7 @@ def _parse(address: str) -> Address:
         raise AddressError(f"cannot listen on {address}: {error}") from None
 
 
-def _obstacle(host: str, port: int) -> str | None:
+def _why_not_bindable(host: str, port: int) -> str | None:
     """Returns why listening there is impossible, which gRPC's error does not say; leaves rarer causes to gRPC."""
     try:
         candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

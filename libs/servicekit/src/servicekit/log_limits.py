@@ -1,6 +1,6 @@
 """A rate limit for log lines that a client can cause, so that no client fills the log.
 
-Pure but for its clock. It must not know the log.
+Pure but for its clock.
 """
 
 import threading

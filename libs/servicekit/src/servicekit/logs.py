@@ -2,7 +2,6 @@
 
 Code logs with `structlog.get_logger()`: the event is a short English sentence, facts are keyword
 arguments. The records of the standard library's `logging` come out the same way.
-It must not know what is logged.
 """
 
 import logging

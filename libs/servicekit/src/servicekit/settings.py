@@ -2,7 +2,6 @@
 
 `--log-level` and `LOG_LEVEL` are the field `log_level` of a settings class. pydantic-settings reads the
 environment and validates. `servicekit.commands` makes the flags from what `describe` says of each field.
-It must not know any one program's settings, nor how a command line is parsed.
 """
 
 import os
@@ -10,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le
-from pydantic import Field, ValidationError, field_validator
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from servicekit import addresses
 from servicekit.errors import ConfigurationError
 
 DAY = 86_400
@@ -26,8 +26,8 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Delay = Annotated[float, Field(ge=0, le=DAY, allow_inf_nan=False)]
 """Seconds; 0 means no delay."""
 
-Interval = Annotated[float, Field(gt=0, le=DAY, allow_inf_nan=False)]
-"""Seconds, more than 0."""
+Interval = Annotated[float, Field(ge=0.001, le=DAY, allow_inf_nan=False)]
+"""Seconds, at least a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,15 @@ class OffIfEmpty:
     """Marks a setting that an empty environment variable switches off; elsewhere an empty one counts as unset."""
 
 
-AddressOrOff = Annotated[str, OffIfEmpty()]
+def _check_address(text: str) -> str:
+    addresses.parse(text)
+    return text
+
+
+ListenAddress = Annotated[str, AfterValidator(_check_address)]
+"""HOST:PORT to listen on; port 0 takes any free one."""
+
+AddressOrOff = Annotated[str, OffIfEmpty(), AfterValidator(lambda text: text and _check_address(text))]
 """HOST:PORT to listen on; an empty text switches the listener off."""
 
 
@@ -138,13 +146,11 @@ def _rule(field: FieldInfo) -> str | None:
         return None
     kind = "an integer" if field.annotation is int else "a number"
     least = next((bound.ge for bound in field.metadata if isinstance(bound, Ge)), None)
-    above = next((bound.gt for bound in field.metadata if isinstance(bound, Gt)), None)
     most = next((bound.le for bound in field.metadata if isinstance(bound, Le)), None)
     if least is not None and most is not None:
         return f"must be {kind} between {least} and {most}"
     bounds = [
         *([f"of at least {least}"] if least is not None else []),
-        *([f"greater than {above}"] if above is not None else []),
         *([f"of at most {most}"] if most is not None else []),
     ]
     return " ".join(["must be", kind, " and ".join(bounds)]).strip()

@@ -1,6 +1,6 @@
 """The client program: calls a greeter until a shutdown and logs who answered and which xDS resources came.
 
-It must not know what it is called or whom it calls: a program like hello-client brings both.
+A program like hello-client brings its name and its target.
 """
 
 import os

@@ -2,7 +2,6 @@
 
 gRPC reads it when the first call is made and reports its mistakes only in the errors of calls. Here the common
 mistakes end the program at its start, as no call would ever work.
-It must not know what gRPC does with it.
 """
 
 import json

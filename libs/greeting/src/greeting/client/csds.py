@@ -1,6 +1,6 @@
 """The client's view of its xDS resources, which gRPC reports by CSDS (gRFC A40), and the log lines about its changes.
 
-Pure: CSDS responses and times come in, messages go out. It must not know where they go.
+Pure: CSDS responses and times come in, messages go out.
 """
 
 from collections.abc import Mapping
@@ -46,15 +46,15 @@ Key = tuple[int, str, str]
 
 
 class History:
-    """The resources at the last look, and since when gRPC has waited for the missing ones."""
+    """The resources at the last update, and since when gRPC has waited for the missing ones."""
 
     def __init__(self) -> None:
         self._resources: Mapping[Key, Resource] = {}
         self._waiting_since: dict[Key, float] = {}
         self._reported: set[Key] = set()
 
-    def look(self, resources: Mapping[Key, Resource], now: float, *, connected: bool) -> list[Message]:
-        """Returns what changed since the last look, and which resources are overdue.
+    def update(self, resources: Mapping[Key, Resource], now: float, *, connected: bool) -> list[Message]:
+        """Returns what changed since the last update, and which resources are overdue.
 
         Without a connection to the xDS server (`connected`) nothing is overdue: the calls' errors tell why.
         """

@@ -1,7 +1,4 @@
-"""Failed calls: which of them are logged, so that a fast client does not fill its log. Pure.
-
-It must not know the log nor the clock, nor what the errors mean.
-"""
+"""Failed calls: which of them are logged, so that a fast client does not fill its log. Pure."""
 
 from greeting.client.message import Message
 
@@ -12,8 +9,8 @@ MIN_SECONDS = 0.9
 class Failures:
     """Decides which failures are logged: the first at once, then at most one line a second, with a count.
 
-    That calls work again is logged only if the failure before was: a server that fails every other call
-    must not fill the log.
+    That calls work again is logged only if a failure since the last success was: a server that fails every other
+    call must not fill the log. A failure that was not logged counts among the `calls` of the next line.
     """
 
     def __init__(self) -> None:
@@ -35,12 +32,10 @@ class Failures:
         self._reported_at, self._unreported, self._open = now, 0, True
         return Message("call failed", facts | ({"hint": hint} if hint else {}), warning=True)
 
-    def worked(self, now: float) -> Message | None:
-        """Takes note of a call that worked; returns the message to log now, if any."""
+    def succeeded(self, now: float) -> Message | None:
+        """Counts a call that succeeded; returns the message to log now, if any."""
+        failed, self._failed = self._failed, 0
         if not self._open:
             return None
-        message = Message(
-            "calls work again", {"failed": self._failed, "seconds": round(now - self._since, 1)}
-        )
-        self._failed, self._unreported, self._open = 0, 0, False
-        return message
+        self._unreported, self._open = 0, False
+        return Message("calls work again", {"failed": failed, "seconds": round(now - self._since, 1)})

@@ -1,7 +1,7 @@
 """Hints: what to do about the common causes of failed calls and missing xDS resources. Pure.
 
 gRPC gives most causes the status UNAVAILABLE, and only the details tell them apart, so they are searched for
-the words of gRPC's C-core. It must not know who asks.
+the words of gRPC's C-core.
 """
 
 from greeting.client.bootstrap import Bootstrap

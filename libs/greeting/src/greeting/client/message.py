@@ -1,4 +1,4 @@
-"""A log line as a value, so that pure code can decide what is logged. It must not know the log."""
+"""A log line as a value, so that pure code can decide what is logged."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,6 +1,6 @@
 """The client's loops: making calls, watching its xDS resources, logging the spread; all until a shutdown.
 
-No error of a call ends them. It must not decide what is logged: the pure modules beside it do.
+No error of a call ends them. The pure modules beside it decide what is logged.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class _Client:
     async def watch_xds(self) -> None:
         while True:
             await asyncio.sleep(CSDS_PERIOD)
-            self._look()
+            self._poll_csds()
 
     async def log_spread(self) -> None:
         while True:
@@ -105,8 +105,8 @@ class _Client:
             self._failed(error)
             return
         if reply.hostname not in self._total:
-            self._look()  # so that an endpoint is logged before its first reply
-        if message := self._failures.worked(self._clock()):
+            self._poll_csds()  # so that an endpoint is logged before its first reply
+        if message := self._failures.succeeded(self._clock()):
             _log(message)
         self._connected = True
         log.info("reply", message=reply.message, hostname=reply.hostname, ip=reply.ip)
@@ -120,15 +120,15 @@ class _Client:
         for spread in (self._minute, self._total):
             spread.failed()
         if message := self._failures.failed(self._clock(), error.code().name, details, hint):
-            self._look()  # so that a change of endpoints is logged before its consequence
+            self._poll_csds()  # so that a change of endpoints is logged before its consequence
             _log(message)
 
-    def _look(self) -> None:
+    def _poll_csds(self) -> None:
         if self._bootstrap is None:
             return
         response = ClientStatusDiscoveryServiceServicer.FetchClientStatus(None, None)
         found = csds.resources(response, self._settings.target)
-        for message in self._history.look(found, self._clock(), connected=self._connected):
+        for message in self._history.update(found, self._clock(), connected=self._connected):
             _log(message)
 
 

@@ -1,4 +1,4 @@
-"""How the replies are spread over the hosts. Pure: it must not know the log nor the clock."""
+"""How the replies are spread over the hosts. Pure."""
 
 from collections import Counter
 
