@@ -443,7 +443,6 @@ class TestRound:
         assert [(response.type, response.names) for response in responses] == [(CDS, (API,))]
         assert [(kind, names) for kind, names in client.receive()] == [(LDS, []), (CDS, [])]
 
-
     @pytest.mark.parametrize("names", [[WEB, API, "new.shop:80"], ["*"]], ids=["names", "wildcard"])
     def test_a_removal_is_not_sent_to_a_client_that_dropped_the_name_meanwhile(self, cache, client, names):
         client.send(CDS, names)
