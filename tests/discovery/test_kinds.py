@@ -72,7 +72,8 @@ async def test_what_was_known_of_an_optional_kind_stays_known(api, discover, sta
             await found.until(lambda: api.count("widgets?limit=") >= seen + 3, "tried at each poll")
             assert size(found) == 1
             assert lines(logs) == [LOST]
-            assert found.source.age() > 1, "polls that are refused confirm nothing"
+            # Polls that are refused confirm nothing: with one a second, the age would never exceed two seconds.
+            await found.until(lambda: found.source.age() > 3, "unconfirmed for three seconds")
             api.apply(widget(size=2))
             api.refused = {}
             await found.until(lambda: size(found) == 2, "the change known")

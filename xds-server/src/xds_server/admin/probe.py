@@ -6,6 +6,7 @@ then the probe checks that a request reaches a session, by one that every sessio
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import grpc
@@ -87,11 +88,11 @@ class AdsProbe:
             request.resource_names.append(name)
         stream = self._method(timeout=self._timeout, wait_for_ready=True)
         try:
-            await stream.write(request)
-            if name is not None and await stream.read() is not grpc.aio.EOF:
-                await stream.done_writing()
+            # An error of a write or read tells less than the status that the call ends with.
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await stream.write(request)
+                if name is not None and await stream.read() is not grpc.aio.EOF:
+                    await stream.done_writing()
             return await stream.code(), await stream.details()
-        except grpc.aio.AioRpcError as error:
-            return error.code(), error.details()
         finally:
             stream.cancel()
