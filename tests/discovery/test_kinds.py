@@ -78,6 +78,7 @@ async def test_what_was_known_of_an_optional_kind_stays_known(api, discover, sta
             api.refused = {}
             await found.until(lambda: size(found) == 2, "the change known")
             await found.until(lambda: found.source.age() < 1, "confirmed again")
+            await found.until(lambda: BACK in lines(logs), "logged")
     assert lines(logs) == [LOST, BACK]
     [hint] = [e["hint"] for e in logs if "any more" in e["event"]]
     assert "grant get, list and watch on widgets" in hint
