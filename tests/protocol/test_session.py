@@ -657,7 +657,9 @@ class TestRejections:
         client.send(CDS, [API])
         assert statuses(client) == {(CDS, API): Status.REJECTED}
         client.send(CDS, [API, WEB])
-        client.receive()
+        client.receive(ack=False)
+        assert statuses(client)[CDS, WEB] is Status.SENT
+        client.send(CDS, [API, WEB], version=client.held[CDS].offered)
         assert statuses(client) == {(CDS, API): Status.ACKNOWLEDGED, (CDS, WEB): Status.ACKNOWLEDGED}
 
     def test_a_rejection_is_reported_once(self, client):
@@ -728,7 +730,10 @@ class TestManyStreams:
 
 class TestLimits:
     def test_a_closed_session_ignores_requests(self, cache, client):
+        client.send(CDS, [WEB])
+        client.receive()
         client.session.close()
+        assert statuses(client) == {}
         client.send(EDS, [WEB])
         assert client.next() is None
         assert list(cache.resources()) == []

@@ -142,6 +142,19 @@ def test_what_one_namespace_depends_on_goes_with_its_subscribers(cache):
         tracemalloc.stop()
 
 
+def test_names_that_nobody_subscribes_to_any_more_leave_nothing_behind(cache):
+    subscriber = Listener()
+    tracemalloc.start()
+    try:
+        for number in range(2_000):
+            subscribe(cache, subscriber, f"service-{number}.shop:80", kinds=[LDS, CDS])
+            for kind in (LDS, CDS):
+                cache.unsubscribe(subscriber, Key(kind, f"service-{number}.shop:80"))
+        assert tracemalloc.get_traced_memory()[0] < 200_000  # CPython keeps 2,000 tuples for reuse
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_change_in_one_namespace_rebuilds_nothing_for_others():
     built = []
 
