@@ -151,7 +151,7 @@ async def test_a_malformed_object_harms_only_itself_and_keeps_what_it_was(folder
             await found.until_known(ONE)
             write(folder / "web.yaml", service(), {**endpoint_slice(), "endpoints": 7}, service("api"))
             await found.until_known({**ONE, "api.shop": []})
-    [line] = [e for e in logs if e["event"] == "object is malformed; it stays as it was last understood"]
+    [line] = [e for e in logs if e["event"] == "object is malformed; keeping its last valid version"]
     assert line["reason"].startswith("EndpointSlice shop/web-1: ")
     assert line["kept"]
 

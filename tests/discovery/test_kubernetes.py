@@ -175,7 +175,7 @@ async def test_a_malformed_object_harms_only_itself(api, discover):
         async with discover() as found:
             await found.until_known(ONE)
     [line] = [
-        entry for entry in logs if entry["event"] == "object is malformed; it stays as it was last understood"
+        entry for entry in logs if entry["event"] == "object is malformed; keeping its last valid version"
     ]
     assert line["object"] == "shop/bad"
     assert "ports" in line["reason"]

@@ -94,7 +94,7 @@ class FilesSource:
             await asyncio.sleep(max(0, due - time.monotonic()))
 
     async def _notifications(self) -> AsyncGenerator[bool, None]:
-        """Yields now and then, and whether something may have changed since; ends if there are no notifications."""
+        """Yields at least once a second: whether files may have changed. Ends if there are no notifications."""
         # Changes between the scan before this and the start of the notifications would go unnoticed.
         first = True
         try:

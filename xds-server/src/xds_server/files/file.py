@@ -43,7 +43,7 @@ class File:
 
 
 def read(path: Path, known: File, kinds: documents.Kinds) -> File | None:
-    """Returns a file as it is now, or None if it is gone; what of it can't be read stays as it was last understood.
+    """Returns a file as it is now, or None if it is gone; what can't be read of it keeps its last valid version.
 
     Logs and counts a problem once, until the file or the problem changes.
 
@@ -100,7 +100,7 @@ def _reason(error: Exception) -> str:
 def _items(
     path: Path, found: list[dict[str, Any]], known: File, kinds: documents.Kinds
 ) -> tuple[tuple[Identity, meta.Object], ...]:
-    """Decodes documents; a malformed one stays as it was last understood."""
+    """Decodes documents; a malformed one keeps its last valid version."""
     kept = dict(known.items)
     items: list[tuple[Identity, meta.Object]] = []
     for document in found:
@@ -111,7 +111,7 @@ def _items(
             metrics.malformed.labels("object").inc()
             before = kept.get(identity)
             log.warning(
-                "object is malformed; it stays as it was last understood",
+                "object is malformed; keeping its last valid version",
                 file=path.name,
                 reason=str(error),
                 kept=before is not None,

@@ -15,6 +15,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.response import HTTPResponse
 
 _thread = threading.local()
+"""``_thread.exchange``: by this a connection finds the exchange that it serves; urllib3 has no parameter for it."""
 
 
 class Exchange:

@@ -16,7 +16,7 @@ class Mirror:
 
     Attributes:
         collection: Which one.
-        confirmed: When what is known was last known to be what there is, as of ``time.monotonic``; at first -inf.
+        confirmed: When the state was last known to be current, as of ``time.monotonic``; -inf before the first time.
     """
 
     def __init__(self, target: Target, collection: Collection) -> None:
@@ -31,7 +31,7 @@ class Mirror:
         self._journal = {}
 
     def list_failed(self) -> None:
-        """Drops the journal; what is known stays."""
+        """Drops the journal; the state stays."""
         self._journal = None
 
     def listed(self, version: str, items: Iterable[Object], malformed: Iterable[Key], now: float) -> None:
@@ -40,7 +40,7 @@ class Mirror:
         Args:
             version: The version that the list describes.
             items: All objects that could be decoded.
-            malformed: The keys of those that could not: they stay as they were last understood.
+            malformed: The keys of those that could not: they keep their last valid versions.
             now: The time of confirmation.
         """
         state = {name: item for name in malformed if (item := self._target.get(self.collection, name))}
@@ -76,7 +76,7 @@ class Mirror:
             self._target.put(self.collection, item)
 
     def confirm(self, now: float) -> None:
-        """Takes note that what is known is what there is."""
+        """Records that the state is current."""
         self.confirmed = now
 
     def unavailable(self, now: float) -> None:

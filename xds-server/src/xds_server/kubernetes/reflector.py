@@ -349,7 +349,7 @@ class Reflector:
                 malformed.add(key)
             metrics.malformed.labels(self._kind.name).inc()
             log.warning(
-                "object is malformed; it stays as it was last understood",
+                "object is malformed; keeping its last valid version",
                 kind=self._kind.name,
                 object="/".join(key) if key else "without a name",
                 reason=str(error),

@@ -15,7 +15,7 @@ class ServiceName(NamedTuple):
 
 
 class PortName(NamedTuple):
-    """One port of one service, by the service's port number. Its text is the canonical xDS resource name."""
+    """One port of one service, by the service's port number. Its text is its canonical name."""
 
     service: ServiceName
     number: int

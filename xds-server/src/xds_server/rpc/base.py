@@ -1,4 +1,4 @@
-"""What a call does in every transport: it ends once, survives no error of its handler, and lets go of it at the end."""
+"""What a call does in every transport: it ends once, ends with an error of its handler, and drops it at the end."""
 
 import abc
 import threading
@@ -74,7 +74,7 @@ class BaseCall(abc.ABC):
         """Makes grpc send the status, after what was written."""
 
     def _over(self) -> None:
-        """Lets go of the handler, so that the two need no garbage collector to be freed."""
+        """Drops the handler, so that both are freed by reference counting."""
         handler, self._handler = self._handler, None
         if handler is not None:
             self.guard(handler.ended)
