@@ -4,6 +4,7 @@ The rules are those of https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_
 """
 
 import pytest
+from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from tests.protocol.client import CDS, EDS, LDS, MESSAGES, RDS, Client, make_cache, publish, service
@@ -792,7 +793,24 @@ class TestLimits:
 
     def test_too_large_a_node(self, cache):
         with pytest.raises(InvalidRequestError, match="the node has"):
-            Client(cache, node_id="x" * 70_000).send(EDS, [WEB])
+            Client(cache, node_id="x" * 20_000).send(EDS, [WEB])
+
+    def test_a_node_with_the_long_list_of_extensions_that_envoy_sends(self, cache):
+        session = Session(cache, Usage(Limits()).open("10.0.0.1"), flush=lambda: None)
+        request = discovery_pb2.DiscoveryRequest(type_url=EDS.value, resource_names=[WEB])
+        request.node.id = "envoy"
+        for number in range(500):
+            request.node.extensions.add(
+                name=f"envoy.filters.http.number_{number}", category="envoy.filters.http"
+            )
+        session.request(request)
+        assert base_pb2.Node.FromString(session.node.encoded) == base_pb2.Node(id="envoy")
+        for number in range(1_500):
+            request.node.extensions.add(
+                name=f"envoy.filters.http.number_{number}", category="envoy.filters.http"
+            )
+        with pytest.raises(InvalidRequestError, match="at most 65536"):
+            Session(cache, Usage(Limits()).open("10.0.0.1"), flush=lambda: None).request(request)
 
     def test_too_long_a_name(self, client):
         with pytest.raises(InvalidRequestError, match=f"longer than {MAX_NAME_LENGTH}"):

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 from xds_server.errors import InvalidRequestError
 from xds_server.model.client import Client
 
-MAX_NODE_BYTES = 16_384
-"""Of the encoded node, which is kept for as long as its stream. gRPC clients send some 300 bytes."""
+MAX_NODE_BYTES = 65_536
+"""Of the node as it is sent. gRPC clients send some 300 bytes; Envoy lists all of its extensions."""
+MAX_KEPT_BYTES = 16_384
+"""Of the node without the list of extensions, which is kept for as long as its stream."""
 MAX_TRAIT_LENGTH = 253
 """Of a namespace, zone or node name. Kubernetes allows no longer ones."""
 MAX_SHOWN_LENGTH = 320
@@ -21,7 +23,7 @@ class Node(NamedTuple):
         id: Any text; two clients may have the same.
         user_agent: Name and version of its gRPC library.
         client: What resources may depend on.
-        encoded: The whole description, serialised, for tools that ask for it.
+        encoded: The description without the list of extensions, serialised, for tools that ask for it.
     """
 
     id: str
@@ -39,9 +41,13 @@ def read(node: Any) -> Node:
     Raises:
         InvalidRequestError: It, or a part of it that resources may depend on, is too large.
     """
-    size = node.ByteSize()
-    if size > MAX_NODE_BYTES:
-        raise InvalidRequestError(f"the node has {size} bytes; at most {MAX_NODE_BYTES} are allowed")
+    _check_size(node, MAX_NODE_BYTES)
+    if node.extensions:
+        kept = type(node)()
+        kept.CopyFrom(node)
+        kept.ClearField("extensions")
+        node = kept
+    _check_size(node, MAX_KEPT_BYTES)
     metadata = node.metadata.fields
     client = Client(
         namespace=_text(metadata, "NAMESPACE") or DEFAULT_NAMESPACE,
@@ -57,6 +63,12 @@ def read(node: Any) -> Node:
         client,
         node.SerializeToString(),
     )
+
+
+def _check_size(node: Any, limit: int) -> None:
+    size = node.ByteSize()
+    if size > limit:
+        raise InvalidRequestError(f"the node has {size} bytes; at most {limit} are allowed")
 
 
 def _text(metadata: Any, name: str) -> str:
