@@ -217,6 +217,15 @@ def test_an_address_in_two_slices_counts_once_and_is_normal():
     assert problems(service(), first, second) == []
 
 
+def test_an_address_twice_in_a_slice_is_named_though_another_slice_has_it_too():
+    first = endpoint_slice(at("10.0.0.1"), name="web-a")
+    second = endpoint_slice(at("10.0.0.1"), at("10.0.0.1"), name="web-b")
+    assert addresses(service(), first, second) == [["10.0.0.1:8080"]]
+    assert problems(service(), first, second) == [
+        "10.0.0.1:8080 is in the slice more than once; it counts once"
+    ]
+
+
 def test_an_address_twice_in_one_slice_counts_once_and_is_named():
     item = endpoint_slice(at("10.0.0.1"), at("10.0.0.1"))
     assert addresses(service(), item) == [["10.0.0.1:8080"]]

@@ -162,13 +162,16 @@ def _merge(
     """The endpoints of one port: those that may be used, each once, sorted."""
     usable = [c for c in candidates if c.ready] or [c for c in candidates if c.draining]
     seen: dict[SocketAddress, meta.Key] = {}
+    repeated: set[tuple[meta.Key, SocketAddress]] = set()
     by_target: dict[object, dict[str, _Candidate]] = {}
     for candidate in usable:
         # gRPC rejects a whole assignment that contains one address twice.
         if candidate.address in seen:
-            if seen[candidate.address] == candidate.origin:
+            place = candidate.origin, candidate.address
+            if seen[candidate.address] == candidate.origin or place in repeated:
                 reason = f"{candidate.address} is in the slice more than once; it counts once"
                 problems.append(Problem("EndpointSlice", candidate.origin, reason))
+            repeated.add(place)
             continue
         seen[candidate.address] = candidate.origin
         target = candidate.target
