@@ -11,6 +11,7 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.status.v3 import csds_pb2
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from tests.protocol.client import CDS, EDS, LDS, make_cache, publish, service
@@ -479,6 +480,21 @@ class TestProbe:
     async def test_it_succeeds_without_any_service(self, probe, cache):
         publish(cache, gone=["web"])
         assert await probe.answers()
+
+    async def test_it_is_not_counted(self, probe):
+        def counted():
+            names = ("xds_requests", "xds_responses")
+            found = [family for family in REGISTRY.collect() if family.name in names]
+            return [
+                (sample.labels, sample.value)
+                for family in found
+                for sample in family.samples
+                if sample.name.endswith("_total")
+            ]
+
+        before = counted()
+        assert await probe.answers()
+        assert counted() == before
 
     @pytest.mark.parametrize("cache", [make_cache()], ids=["not synced"])
     async def test_it_succeeds_before_the_first_sync(self, probe, cache):

@@ -73,6 +73,7 @@ class Stream:
 
     Attributes:
         writing_since: When the response that is being written was passed to grpc; infinite if none is.
+        is_probe: Whether it belongs to this server's own probe, which is neither logged nor counted.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - each is one thing
@@ -88,6 +89,7 @@ class Stream:
         self.call = call
         self.session = Session(context.cache, allowance, self._flush)
         self.writing_since = float("inf")
+        self.is_probe = False
         self._opened = time.monotonic()
         self._log = log.bind(stream=number)
         self._debugging = self._log.debugging
@@ -99,11 +101,6 @@ class Stream:
         self._round: Iterator[Response] = iter(())
         self._quiet_until = 0.0
         self._is_waiting = False
-
-    @property
-    def is_probe(self) -> bool:
-        """Whether it belongs to this server's own probe."""
-        return self.session.node.id == self._context.probe_node
 
     # ---- from the call ----
 
@@ -118,6 +115,7 @@ class Stream:
             try:
                 outcome = self.session.request(request)
             except RequestError as error:
+                self.is_probe = self.session.node.id == self._context.probe_node
                 self._refuse(error)
                 return
             self._introduce()
@@ -200,7 +198,8 @@ class Stream:
             return
         self.writing_since = time.monotonic()
         self._quiet_until = self.writing_since + self._context.pace.gather
-        _responses(response.type).inc()
+        if not self.is_probe:
+            _responses(response.type).inc()
         if self._debugging:
             self._log.debug(
                 "response",
@@ -219,6 +218,7 @@ class Stream:
             return
         self._is_known = True
         node = self.session.node
+        self.is_probe = node.id == self._context.probe_node
         if not self.is_probe:
             self._log.info("stream opened", node=node.id, client=node.user_agent)
 
@@ -236,7 +236,8 @@ class Stream:
 
     def _note(self, outcome: Outcome, request: Any) -> None:
         """Counts a request, and logs it if people should know about it."""
-        _requests(outcome.type, outcome.kind).inc()
+        if not self.is_probe:
+            _requests(outcome.type, outcome.kind).inc()
         if outcome.kind is RequestKind.ACK and not outcome.missing and not self._debugging:
             return
         label = outcome.type.label if outcome.type else "other"
