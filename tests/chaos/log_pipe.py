@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,6 +46,23 @@ class LogPipe:
             while True:
                 os.write(stuffing, b"\n")
         os.close(stuffing)
+
+    @contextlib.contextmanager
+    def being_read(self) -> Iterator[None]:
+        """Reads all the time, as the pipe is smaller than what programs write at their end."""
+        stop = threading.Event()
+
+        def read() -> None:
+            while not stop.wait(0.01):
+                self.lines()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            reader.join()
 
     def lines(self) -> list[str]:
         """Reads, from a new reader's end if necessary, and returns all lines so far."""

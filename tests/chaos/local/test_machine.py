@@ -106,7 +106,8 @@ def test_the_logs_reader(
         for greeting in GREETINGS:
             wait_until(f"{greeting} again", lambda: replies(log, greeting) > before[greeting])
         run.now("SIGTERM of all programs")
-        end(hello, howdy, server)
+        with log.being_read():
+            end(hello, howdy, server)
         totals = [record for record in records(log.lines()) if record.get("period") == "in all"]
         for greeting in GREETINGS:
             [total] = [total for total in totals if greeting.lower() in str(total["hosts"])]
