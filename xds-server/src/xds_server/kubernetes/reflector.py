@@ -114,12 +114,6 @@ class Reflector:
                     self._sleep(self._pause(backoff, error))
                 continue
             backoff.reset()
-            self._known = True
-            self._outage.listed()
-            self._outage.answered("list")
-            if not self._available:
-                self._available = True
-                log.info("collection is available", path=self._path)
             with self._shared:
                 # An event that came meanwhile may be newer than the list. Otherwise the list's version is the one to
                 # resume from, even if it is older: then the server's state was restored from a backup.
@@ -147,8 +141,18 @@ class Reflector:
             query["continue"] = page.metadata.continue_
         metrics.lists.labels(self._kind.name).inc()
         version = page.metadata.resource_version
+        self._note_listed()
         self._post(partial(self._mirror.listed, version, items, malformed, time.monotonic()))
         return version
+
+    def _note_listed(self) -> None:
+        """Logs the end of an outage, before what was listed takes effect."""
+        self._known = True
+        self._outage.listed()
+        self._outage.answered("list")
+        if not self._available:
+            self._available = True
+            log.info("collection is available", path=self._path)
 
     def _get_page(self, query: dict[str, str], deadline: float) -> bytes:
         left = deadline - time.monotonic()
