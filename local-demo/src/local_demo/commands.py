@@ -7,14 +7,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from local_demo import addresses, environment, manifests
 from local_demo.environment import Listening
 from local_demo.output import Output
-from local_demo.state import State
+from local_demo.state import State, wait
 from local_demo.supervisor import CLIENTS, REPLICAS, SERVICES, XDS_SERVER, Supervisor
 from servicekit.errors import ConfigurationError, ServiceError
 
@@ -27,7 +26,6 @@ _SAME_SIGNAL_SECONDS = 0.5
 """One Ctrl-C may arrive twice: from the terminal and from a parent program, such as Task."""
 _SCALE_SECONDS = 60.0
 _STOP_SECONDS = 30.0
-_PERIOD = 0.05
 
 
 def up(directory: Path) -> int:
@@ -76,7 +74,7 @@ def scale(directory: Path, service: str, replicas: int) -> int:
             raise ServiceError(f"{service} has been scaled to {_counted(desired)} meanwhile")
         return states()["ready"] == replicas
 
-    if not _wait(reached, _SCALE_SECONDS):
+    if not wait(reached, _SCALE_SECONDS):
         raise ServiceError(
             f"{service} has {states()['ready']} of {replicas} replicas ready after {_SCALE_SECONDS:.0f} s: "
             f"see the demo's output"
@@ -93,7 +91,7 @@ def stop(directory: Path) -> int:
     if pid := state.supervisor():
         say(f"stopping the demo in {state.path} (process {pid})")
         os.kill(pid, signal.SIGTERM)
-        if not _wait(lambda: state.supervisor() != pid, _STOP_SECONDS):
+        if not wait(lambda: state.supervisor() != pid, _STOP_SECONDS):
             raise ServiceError(f"the demo (process {pid}) has not ended after {_STOP_SECONDS:.0f} s: kill it")
         say("the demo has ended")
     elif not state.path.exists():
@@ -166,15 +164,6 @@ def _introduction(directory: Path, where: Listening) -> list[str]:
 
 def _counted(replicas: int) -> str:
     return f"{replicas} replica{'' if replicas == 1 else 's'}"
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_PERIOD)
-    return True
 
 
 def say(text: str) -> None:

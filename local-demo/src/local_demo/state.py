@@ -47,7 +47,7 @@ class State:
         self.path.mkdir(parents=True, exist_ok=True)
         with self._lock.open("a+") as file:
             # Another command may be reading who holds it, which takes an instant.
-            if not _wait(lambda: _become_holder(file), 0.5):
+            if not wait(lambda: _become_holder(file), 0.5):
                 raise ServiceError(
                     f"the demo runs already in {self.path} (process {self.supervisor()}): end it with "
                     f"`local-demo stop`, or run another with --directory, LISTEN, ADMIN_LISTEN and DEBUG_LISTEN of its own"
@@ -73,7 +73,7 @@ class State:
         for file in sorted(self.processes.glob("*")):
             if pid := _holder(file):
                 os.kill(pid, signal.SIGKILL)
-                if not _wait(lambda file=file: _holder(file) is None, _KILL_SECONDS):  # type: ignore[misc]
+                if not wait(lambda file=file: _holder(file) is None, _KILL_SECONDS):  # type: ignore[misc]
                     raise ServiceError(
                         f"{file.name} (process {pid}), left by an earlier demo, does not end: kill it"
                     )
@@ -176,7 +176,8 @@ def _try_lock(file: IO[str], kind: int) -> bool:
     return True
 
 
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+def wait(condition: Callable[[], bool], seconds: float) -> bool:
+    """Waits until a condition holds, at most so many seconds; returns whether it does."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
