@@ -40,10 +40,14 @@ class Endpoint(NamedTuple):
     Attributes:
         zone: The zone it runs in; empty if unknown.
         addresses: At least one; a dual-stack pod has one of each family, the preferred one first.
+        for_zones: The zones whose clients should prefer it; sorted, empty if there is no such hint.
+        for_nodes: The nodes whose clients should prefer it; likewise.
     """
 
     zone: str
     addresses: tuple[SocketAddress, ...]
+    for_zones: tuple[str, ...] = ()
+    for_nodes: tuple[str, ...] = ()
 
 
 class Port(NamedTuple):

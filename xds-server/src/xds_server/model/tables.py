@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from xds_server.model.service import Endpoint, PortName, Service, ServiceName
+from xds_server.model.traffic import Policy, Routes
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -26,7 +27,16 @@ SERVICES: Table[ServiceName, Service] = Table("services")
 ENDPOINTS: Table[PortName, tuple[Endpoint, ...]] = Table("endpoints")
 """The endpoints of each port of each service in SERVICES: sorted, without a duplicate address, possibly none."""
 
-TABLES: tuple[Table[Any, Any], ...] = (SERVICES, ENDPOINTS)
+ROUTES: Table[PortName, Routes] = Table("routes")
+"""The routes of each port that has any of its own."""
+
+POLICIES: Table[PortName, Policy] = Table("policies")
+"""The policy of each port that has one."""
+
+NODE_ZONES: Table[str, str] = Table("node zones")
+"""The zone of each node that is in one, by the node's name."""
+
+TABLES: tuple[Table[Any, Any], ...] = (SERVICES, ENDPOINTS, ROUTES, POLICIES, NODE_ZONES)
 
 
 class Entry(NamedTuple):

@@ -1,6 +1,7 @@
-"""core/v1: Service.
+"""core/v1: Service, and the metadata of Node.
 
 https://kubernetes.io/docs/reference/kubernetes-api/service-resources/service-v1/
+https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/node-v1/
 """
 
 from xds_server.objects.meta import Object, Struct
@@ -27,3 +28,7 @@ class Service(Object, frozen=True):
     """core/v1 Service."""
 
     spec: ServiceSpec | None = None
+
+
+class Node(Object, frozen=True):
+    """core/v1 Node, of which the labels alone are read."""

@@ -23,6 +23,25 @@ class TargetRef(Struct, frozen=True):
     uid: str | None = None
 
 
+class ForZone(Struct, frozen=True):
+    """discovery.k8s.io/v1 ForZone."""
+
+    name: str
+
+
+class ForNode(Struct, frozen=True):
+    """discovery.k8s.io/v1 ForNode."""
+
+    name: str
+
+
+class Hints(Struct, frozen=True):
+    """discovery.k8s.io/v1 EndpointHints: whose clients should prefer an endpoint."""
+
+    for_zones: tuple[ForZone, ...] | None = None
+    for_nodes: tuple[ForNode, ...] | None = None
+
+
 class SliceEndpoint(Struct, frozen=True):
     """discovery.k8s.io/v1 Endpoint. Its addresses are fungible: consumers may use the first alone."""
 
@@ -30,6 +49,7 @@ class SliceEndpoint(Struct, frozen=True):
     conditions: Conditions | None = None
     target_ref: TargetRef | None = None
     zone: str | None = None
+    hints: Hints | None = None
 
 
 class SlicePort(Struct, frozen=True):

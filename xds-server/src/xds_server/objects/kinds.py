@@ -4,9 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from xds_server.objects.core import Service
+from xds_server.objects import gateway, policy
+from xds_server.objects.core import Node, Service
 from xds_server.objects.discovery import EndpointSlice
+from xds_server.objects.gateway import GRPCRoute
 from xds_server.objects.meta import Object
+from xds_server.objects.policy import GRPCBackendPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,8 @@ class Kind:
         type: The struct that decodes an object.
         required: Whether nothing may be served without it. A kind that is not required counts as empty while its
             definition does not exist (404) or may not be read (403).
+        namespaced: Whether its objects are in namespaces.
+        metadata_only: Whether the metadata of its objects is enough, so that the API need not send the rest.
     """
 
     api_version: str
@@ -27,6 +32,8 @@ class Kind:
     plural: str
     type: type[Object]
     required: bool = True
+    namespaced: bool = True
+    metadata_only: bool = False
 
     def path(self, namespace: str) -> str:
         """The path of the collection in one namespace, or (empty) in all."""
@@ -36,8 +43,13 @@ class Kind:
 
 SERVICE = Kind("v1", "Service", "services", Service)
 ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", EndpointSlice)
+NODE = Kind("v1", "Node", "nodes", Node, required=False, namespaced=False, metadata_only=True)
+GRPC_ROUTE = Kind(f"{gateway.GROUP}/v1", "GRPCRoute", "grpcroutes", GRPCRoute, required=False)
+GRPC_BACKEND_POLICY = Kind(
+    f"{policy.GROUP}/v1alpha1", "GRPCBackendPolicy", "grpcbackendpolicies", GRPCBackendPolicy, required=False
+)
 
-KINDS = (SERVICE, ENDPOINT_SLICE)
+KINDS = (SERVICE, ENDPOINT_SLICE, NODE, GRPC_ROUTE, GRPC_BACKEND_POLICY)
 
 
 class Collection(NamedTuple):
@@ -50,5 +62,7 @@ class Collection(NamedTuple):
 def collections(kinds: Iterable[Kind], namespaces: Sequence[str] = ()) -> tuple[Collection, ...]:
     """The collections to read: each kind in each namespace, or in all if no namespace is named."""
     return tuple(
-        Collection(kind, namespace) for namespace in dict.fromkeys(namespaces or [""]) for kind in kinds
+        Collection(kind, namespace)
+        for kind in kinds
+        for namespace in (dict.fromkeys(namespaces or [""]) if kind.namespaced else [""])
     )

@@ -34,6 +34,32 @@ class Object(Struct, frozen=True):
     metadata: Metadata
 
 
+class TrackedMetadata(Metadata, frozen=True):
+    """meta/v1 ObjectMeta of objects whose status is written.
+
+    Attributes:
+        generation: Counts the changes of the spec; 0 in files, which have none.
+        resource_version: Of the object that was read; a write that carries it fails if the object has changed since.
+        creation_timestamp: RFC 3339; empty in files.
+    """
+
+    generation: int = 0
+    resource_version: str = ""
+    creation_timestamp: str = ""
+    uid: str = ""
+
+
+class Tracked(Object, frozen=True):
+    """An object whose status is written.
+
+    Attributes:
+        status: As it was read, with all fields: entries of other controllers must be kept as they are.
+    """
+
+    metadata: TrackedMetadata
+    status: dict[str, Any] | None = None
+
+
 class ListMetadata(Struct, frozen=True):
     """meta/v1 ListMeta."""
 

@@ -1,0 +1,237 @@
+"""How requests to a service are routed, and how clients treat the service: what routes and policies say.
+
+All durations are in seconds.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from xds_server.model.service import PortName
+
+
+class PathType(enum.Enum):
+    """How the path of a request, ``/SERVICE/METHOD``, is compared."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    """An empty prefix matches every path."""
+    REGEX = "regex"
+    """Of the syntax of RE2; the whole path has to match."""
+
+
+class Path(NamedTuple):
+    """Matches the path of a request."""
+
+    type: PathType
+    value: str
+
+
+EVERY_PATH = Path(PathType.PREFIX, "")
+
+
+class Header(NamedTuple):
+    """Matches a header of a request: the whole value, by content or by a regular expression of the syntax of RE2."""
+
+    name: str
+    value: str
+    is_regex: bool = False
+
+
+class Match(NamedTuple):
+    """Matches requests: all conditions have to hold."""
+
+    path: Path = EVERY_PATH
+    headers: tuple[Header, ...] = ()
+
+
+class Unavailable(NamedTuple):
+    """A backend that can't be reached: every request to it fails at once with UNAVAILABLE.
+
+    Attributes:
+        reason: What is wrong, such as ``BackendNotFound: Service shop/gone``. Clients show it.
+    """
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Backend(NamedTuple):
+    """Where a share of the requests goes.
+
+    Attributes:
+        target: A port of a service, or why there is none.
+        weight: Its share, in proportion to the sum of all weights; at least 1.
+    """
+
+    target: PortName | Unavailable
+    weight: int = 1
+
+
+class Retry(NamedTuple):
+    """How failed requests are tried again.
+
+    Attributes:
+        codes: The names of the status codes that are tried again, such as UNAVAILABLE. Sorted.
+        attempts: Retries after the first try, 1 to 4.
+        backoff: The first pause.
+    """
+
+    codes: tuple[str, ...]
+    attempts: int = 1
+    backoff: float = 0.025
+
+
+class Abort(NamedTuple):
+    """Fails a share of the requests without sending them.
+
+    Attributes:
+        code: The name of a status code.
+        percent: 0 to 100.
+    """
+
+    code: str
+    percent: int
+
+
+class Delay(NamedTuple):
+    """Delays a share of the requests.
+
+    Attributes:
+        duration: By how much.
+        percent: 0 to 100.
+    """
+
+    duration: float
+    percent: int
+
+
+class Fault(NamedTuple):
+    """Faults that clients inject into their own requests."""
+
+    abort: Abort | None = None
+    delay: Delay | None = None
+
+
+class CallPolicy(NamedTuple):
+    """How requests are made; it is part of the routes of the service that is called.
+
+    Attributes:
+        timeout: Of a request with its retries; 0 if a route asks for none; None if nothing is said.
+        retry: None if nothing is said.
+        fault: None if nothing is said.
+    """
+
+    timeout: float | None = None
+    retry: Retry | None = None
+    fault: Fault | None = None
+
+    def over(self, other: "CallPolicy") -> "CallPolicy":
+        """This policy, with the fields of the other one where this one says nothing."""
+        return CallPolicy(*(mine if mine is not None else theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Rule(NamedTuple):
+    """Sends the requests that match to backends.
+
+    Attributes:
+        match: Which requests.
+        backends: Where they go. Never empty: if there is nothing to send them to, one that is unavailable.
+        policy: What the rule's route says about its requests; the service's policy fills in the rest.
+    """
+
+    match: Match
+    backends: tuple[Backend, ...]
+    policy: CallPolicy = CallPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The rules that replace the implicit route of one port. The first one that matches counts.
+
+    Attributes:
+        producer: For all clients without rules of their own; None if they keep the implicit route.
+        consumers: By namespace, the rules for the clients in it.
+    """
+
+    producer: tuple[Rule, ...] | None = None
+    consumers: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+
+
+class FailurePercentage(NamedTuple):
+    """Ejects endpoints by the share of their requests that failed."""
+
+    threshold: int = 85
+    minimum_hosts: int = 5
+    request_volume: int = 50
+    enforcement_percent: int = 100
+
+
+class SuccessRate(NamedTuple):
+    """Ejects endpoints whose share of successful requests is below that of the others.
+
+    Attributes:
+        stdev_factor: In thousandths of a standard deviation.
+    """
+
+    stdev_factor: int = 1900
+    minimum_hosts: int = 5
+    request_volume: int = 100
+    enforcement_percent: int = 100
+
+
+class OutlierDetection(NamedTuple):
+    """Takes endpoints that fail out of the balancing for a while (gRFC A50)."""
+
+    interval: float = 10.0
+    base_ejection_time: float = 30.0
+    max_ejection_time: float = 300.0
+    max_ejection_percent: int = 10
+    failure_percentage: FailurePercentage | None = None
+    success_rate: SuccessRate | None = None
+
+
+class RingHash(NamedTuple):
+    """Sends requests with an equal header to one endpoint (gRFC A42).
+
+    Attributes:
+        header: The header that is hashed, in lower case.
+        minimum_ring_size: None for the client's default.
+    """
+
+    header: str
+    minimum_ring_size: int | None = None
+
+
+class WeightedRoundRobin(NamedTuple):
+    """Balances by the load that servers report (gRFC A58). A period of None is the client's default.
+
+    Attributes:
+        blackout_period: How long an endpoint is weighted as the others before its reports count.
+        weight_update_period: Between two computations of the weights.
+        out_of_band_reporting_period: Between two reports of their own call; None: reports come with responses.
+    """
+
+    blackout_period: float | None = None
+    weight_update_period: float | None = None
+    out_of_band_reporting_period: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How clients treat one port of a service.
+
+    Attributes:
+        call: Of the service that is called: it takes effect in the port's routes.
+        max_concurrent_requests: Of one client to this service; None for the client's default (gRFC A32).
+        outlier_detection: None if there is none.
+        load_balancing: None for round robin.
+    """
+
+    call: CallPolicy = CallPolicy()
+    max_concurrent_requests: int | None = None
+    outlier_detection: OutlierDetection | None = None
+    load_balancing: RingHash | WeightedRoundRobin | None = None
