@@ -75,6 +75,13 @@ class AdsServicer:
                 for stream in self._streams.values():
                     stream.close_if_stuck(now)
 
+    def relocate(self, nodes: Collection[str]) -> None:
+        """Follows the clients on these nodes to the zones that the nodes are in now."""
+        with self._cache.lock:
+            for stream in self._streams.values():
+                if stream.session.node.client.node in nodes:
+                    stream.session.relocate()
+
     def close(self) -> None:
         """Ends every stream, so that clients turn to another server at once; opens no more."""
         with self._cache.lock:

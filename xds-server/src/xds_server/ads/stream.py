@@ -36,11 +36,14 @@ class Pace:
         gather: How long changes are gathered after a response: no stream is sent changes more often than that.
         write_timeout: How long a client may leave a response unread before its stream is closed.
         first_request_timeout: How long a client may take for its first request.
+        introduce: How long a client has to set up clusters that are new to a route, before the route sends anything to
+            them. https://github.com/grpc/grpc-go loses calls otherwise ("unknown cluster selected for RPC").
     """
 
     gather: float = 0.1
     write_timeout: float = 30.0
     first_request_timeout: float = 30.0
+    introduce: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,14 @@ class Stream:
             self._is_waiting = False
             self._flush()
 
+    def _introduced(self) -> None:
+        with self._cache.lock:
+            if self.writing_since == float("inf"):
+                self.session.introduced()
+            elif not self.call.is_ending:
+                # The client has not read the introduction yet.
+                self._context.loop.call_later(self._context.pace.introduce, self._introduced)
+
     def _write(self) -> None:
         """Writes the next response, unless one is being written: then ``written`` comes here again."""
         if self.writing_since != float("inf") or self.call.is_ending:
@@ -198,6 +209,9 @@ class Stream:
             return
         self.writing_since = time.monotonic()
         self._quiet_until = self.writing_since + self._context.pace.gather
+        if response.introduces:
+            loop = self._context.loop
+            loop.call_soon_threadsafe(loop.call_later, self._context.pace.introduce, self._introduced)
         if not self.is_probe:
             _responses(response.type).inc()
         if self._debugging:
