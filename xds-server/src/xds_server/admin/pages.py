@@ -65,7 +65,7 @@ def application(
         return await livez(_)
 
     async def show_metrics(_: web.Request) -> web.Response:
-        _update_gauges(cache, age(), problems())
+        _update_gauges(cache, age(), problems(), statuses())
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def debug(_: web.Request) -> web.Response:
@@ -148,7 +148,12 @@ def _stated(
     ]
 
 
-def _update_gauges(cache: Cache, age: float, problems: Iterable[Problem]) -> None:
+def _update_gauges(
+    cache: Cache,
+    age: float,
+    problems: Iterable[Problem],
+    statuses: Iterable[tuple[Kind, Key, Status]],
+) -> None:
     """Sets the metrics that are not counted as things happen."""
     metrics.age_seconds.set(age)
     with cache.lock:
@@ -159,8 +164,17 @@ def _update_gauges(cache: Cache, age: float, problems: Iterable[Problem]) -> Non
     for type_ in ResourceType:
         metrics.subscriptions.labels(type_.label).set(subscribed[type_])
     metrics.problems.clear()
-    for kind, number in found.items():
-        metrics.problems.labels(kind).set(number)
+    for name, number in found.items():
+        metrics.problems.labels(name).set(number)
+    conditions = Counter(
+        (kind.name, condition.type, str(condition.status), condition.reason)
+        for kind, _, status in statuses
+        for entry in status.entries
+        for condition in entry.conditions
+    )
+    metrics.conditions.clear()
+    for labels, number in conditions.items():
+        metrics.conditions.labels(*labels).set(number)
 
 
 def _client(stream: Stream, statuses: Iterable[ResourceStatus]) -> Mapping[str, Any]:

@@ -7,9 +7,9 @@ import asyncio
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
@@ -22,6 +22,7 @@ from xds_server.ads.session import Outcome, RequestKind, Response, Session
 from xds_server.cache.cache import Cache
 from xds_server.client_log import ClientLog
 from xds_server.errors import ExhaustedError, InvalidRequestError, RequestError
+from xds_server.model.client import Client
 from xds_server.resources.types import ResourceType
 from xds_server.rpc.call import Call
 
@@ -46,6 +47,24 @@ class Pace:
     introduce: float = 0.05
 
 
+class Rejected(NamedTuple):
+    """A response that a client rejected.
+
+    Attributes:
+        client: As it is known.
+        user_agent: Name and version of its gRPC library.
+        type: Of the resources.
+        names: Of the resources in the response.
+        message: In the client's own words.
+    """
+
+    client: Client
+    user_agent: str
+    type: ResourceType
+    names: Sequence[str]
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What all streams of a server have in common.
@@ -55,12 +74,14 @@ class Context:
         pace: When responses are written.
         loop: The event loop that publishes changes.
         probe_node: The node id of this server's own probe, whose streams are not logged.
+        rejected: Called in the loop for every response that a client rejects.
     """
 
     cache: Cache
     pace: Pace
     loop: asyncio.AbstractEventLoop
     probe_node: str | None
+    rejected: Callable[[Rejected], None]
 
 
 class Stream:
@@ -266,6 +287,7 @@ class Stream:
             )
         if outcome.rejection is not None:
             metrics.rejections.labels(label).inc()
+            self._pass_on(outcome)
             self._log.warning(
                 "client rejected a response (NACK); it keeps the last good version of what it rejected",
                 node=self.session.node.id,
@@ -288,6 +310,14 @@ class Stream:
                 type=label,
                 names=_some(outcome.missing),
             )
+
+    def _pass_on(self, outcome: Outcome) -> None:
+        """Passes a rejection on to whoever tells the user."""
+        node, client = self.session.node, self.session.client
+        if outcome.rejection is not None and outcome.type is not None:
+            names, message = outcome.rejection.names, outcome.rejection.message
+            found = Rejected(client, node.user_agent, outcome.type, names, message)
+            self._context.loop.call_soon_threadsafe(self._context.rejected, found)
 
 
 @functools.cache
