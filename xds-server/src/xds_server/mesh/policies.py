@@ -95,6 +95,11 @@ class PolicyAssembler:
         self._touched_statuses: set[Key] = set()
         self._restated: set[Key] = set()
 
+    @property
+    def objects(self) -> Mapping[Key, GRPCBackendPolicy]:
+        """The policies."""
+        return self._sources
+
     def put(self, key: Key, policy: GRPCBackendPolicy | None) -> None:
         """Adds or replaces a policy; None removes it."""
         if policy is None:
@@ -147,6 +152,10 @@ class PolicyAssembler:
         """Returns the routes for which ``of_route`` may have changed since the last call."""
         taken, self._touched_routes = self._touched_routes, set()
         return taken
+
+    def problems_of(self, key: Key) -> tuple[Problem, ...]:
+        """What can't be used of one policy, and why."""
+        return self._problems.get(key, ())
 
     def problems(self) -> Iterator[Problem]:
         """What can't be used at present, and why."""
@@ -270,21 +279,14 @@ class PolicyAssembler:
         return f"GRPCRoute {target.name} has no rule with the name {target.section_name}"
 
     def _judge(self, key: Key) -> None:
-        """Finds the problems of a policy, and logs those that are new."""
-        known = self._problems.pop(key, ())
-        found = tuple(self._problems_of(key))
+        """Finds the problems of a policy."""
+        found = tuple(self._find_problems(key))
         if found:
             self._problems[key] = found
-        for problem in found:
-            if problem not in known:
-                log.warning(
-                    "object can't be used as it is",
-                    kind=problem.kind,
-                    object="/".join(problem.key),
-                    reason=problem.reason,
-                )
+        else:
+            self._problems.pop(key, None)
 
-    def _problems_of(self, key: Key) -> Iterator[Problem]:
+    def _find_problems(self, key: Key) -> Iterator[Problem]:
         if key in self._failures:
             yield self._failures[key]
         reading = self._readings.get(key)
@@ -313,10 +315,6 @@ def _read(source: GRPCBackendPolicy, before: _Reading | None) -> _Reading:
 
 def _refused(reason: str, message: str) -> Condition:
     return Condition("Accepted", status=False, reason=reason, message=message)
-
-
-def _claim(key: Key, reading: _Reading) -> _Claim:
-    return _Claim(reading.source.metadata.creation_timestamp, key)
 
 
 def _owners(reading: _Reading) -> Iterator[tuple[_Owner, str]]:
