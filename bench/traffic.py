@@ -82,8 +82,14 @@ def _zones(report: Report) -> None:
     for hints, one in found.items():
         last, cpu = one["last_ms"], one["change_cpu_ms"][0]
         plain = found[False]
-        ratios = (f"{last / plain['last_ms']:.2f}", f"{cpu / plain['change_cpu_ms'][0]:.2f}") if hints else ("", "")
-        rows.append((streams, "yes" if hints else "no", last, ratios[0], cpu, ratios[1], one["memory_mib"][0]))
+        ratios = (
+            (f"{last / plain['last_ms']:.2f}", f"{cpu / plain['change_cpu_ms'][0]:.2f}")
+            if hints
+            else ("", "")
+        )
+        rows.append(
+            (streams, "yes" if hints else "no", last, ratios[0], cpu, ratios[1], one["memory_mib"][0])
+        )
     report.table(
         "zones",
         ("streams in 3 zones", "zone hints", "last, ms", "ratio", "CPU a change, ms", "ratio", "memory, MiB"),

@@ -282,7 +282,9 @@ def test_order_of_objects_makes_no_difference():
 
 def test_hints_say_whose_clients_should_prefer_an_endpoint():
     hints = {"forZones": [{"name": "b"}, {"name": "a"}, {"name": "a"}], "forNodes": [{"name": "n1"}]}
-    found = assemble(service(), [endpoint_slice({**at("10.0.0.1", zone="a"), "hints": hints}, at("10.0.0.2"))])
+    found = assemble(
+        service(), [endpoint_slice({**at("10.0.0.1", zone="a"), "hints": hints}, at("10.0.0.2"))]
+    )
     assert [(e.for_zones, e.for_nodes) for e in found.endpoints[WEB]] == [((), ()), (("a", "b"), ("n1",))]
 
 

@@ -27,7 +27,11 @@ PORT = PortName(WEB, 80)
 
 def build(kind, name=NAME, endpoints=()):
     """The resource of a name, for a client in the namespace of the one service that there is."""
-    tables: Tables = {**{table: {} for table in TABLES}, SERVICES: {WEB: Service(WEB, (Port("", 80, True),))}, ENDPOINTS: {PORT: endpoints}}
+    tables: Tables = {
+        **{table: {} for table in TABLES},
+        SERVICES: {WEB: Service(WEB, (Port("", 80, True),))},
+        ENDPOINTS: {PORT: endpoints},
+    }
     found = builder(Key(kind, name), cluster_domain="cluster.local")
     return found and found(Lookup(tables, Client("shop")))
 

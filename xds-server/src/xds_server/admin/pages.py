@@ -130,9 +130,7 @@ def application(
     return app
 
 
-def _stated(
-    statuses: Iterable[tuple[Kind, Key, Status]], kind: Kind, field: str
-) -> list[Mapping[str, Any]]:
+def _stated(statuses: Iterable[tuple[Kind, Key, Status]], kind: Kind, field: str) -> list[Mapping[str, Any]]:
     """The statuses of one kind; `field` is what the kind calls what it refers to."""
     return [
         {

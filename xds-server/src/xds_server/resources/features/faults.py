@@ -49,6 +49,4 @@ def apply(route: route_components_pb2.Route, fault: Fault | None) -> None:
 
 
 def _percent(percent: int) -> percent_pb2.FractionalPercent:
-    return percent_pb2.FractionalPercent(
-        numerator=percent, denominator=percent_pb2.FractionalPercent.HUNDRED
-    )
+    return percent_pb2.FractionalPercent(numerator=percent, denominator=percent_pb2.FractionalPercent.HUNDRED)

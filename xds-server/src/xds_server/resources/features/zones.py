@@ -31,4 +31,6 @@ def _split(rest: list[Endpoint], preferred: Sequence[bool], ranked: list[list[En
     found = [endpoint for endpoint, is_preferred in zip(rest, preferred, strict=True) if is_preferred]
     if found:
         ranked.append(found)
-        rest[:] = [endpoint for endpoint, is_preferred in zip(rest, preferred, strict=True) if not is_preferred]
+        rest[:] = [
+            endpoint for endpoint, is_preferred in zip(rest, preferred, strict=True) if not is_preferred
+        ]
