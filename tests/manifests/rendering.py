@@ -21,6 +21,7 @@ SERVICES = ("xds-server", *SERVERS, *CLIENTS)
 # Uses of k8s/: each is a kustomization as a user would write it in another folder.
 USES: dict[str, Object] = {
     **{f"base/{service}": {"resources": [f"k8s/base/{service}"]} for service in SERVICES},
+    "base/xds-server/crds": {"resources": ["k8s/base/xds-server/crds"]},
     "overlays/kind": {"resources": ["k8s/overlays/kind"]},
     "overlays/ha": {"resources": ["k8s/overlays/ha"]},
     "xds-server alone in the namespace mesh": {"namespace": "mesh", "resources": ["k8s/base/xds-server"]},
