@@ -306,7 +306,7 @@ def test_xds_server_alone_serves_other_namespaces(kind: Cluster, tmp_path: Path)
         )
     finally:
         kind.kubectl("delete", "namespaces", "mesh", "shop")
-        kind.kubectl("delete", "clusterroles,clusterrolebindings", "--selector", PART_OF)
+        kind.kubectl("delete", "clusterroles,clusterrolebindings,crds", "--selector", PART_OF)
 
 
 def rendered(cluster: Cluster, kustomization: Object, images: dict[str, str], folder: Path) -> str:
