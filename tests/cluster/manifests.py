@@ -1,12 +1,15 @@
-"""Objects that tests apply: Services, routes, policies, and a second version of a server."""
+"""Objects that tests apply: kustomizations of the repository, and Services, routes and policies of their own."""
 
-import copy
 import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
-from tests.cluster.kube import NAME, Cluster, Object
+import yaml
+
+from tests.cluster.kube import NAME, ROOT, Cluster, Object
 
 LABELS = {"made-by": "tests"}
-KINDS = "grpcroutes,grpcbackendpolicies,services,deployments"
 PORT = 50051
 
 
@@ -18,10 +21,22 @@ def apply(cluster: Cluster, *objects: Object) -> None:
     cluster.kubectl("apply", "--filename", "-", text=json.dumps(listed))
 
 
-def delete_all(cluster: Cluster, kinds: str = KINDS) -> None:
-    """Deletes the objects of some kinds that `apply` has made, and waits until they are gone."""
+def delete_all(cluster: Cluster, kinds: str) -> None:
+    """Deletes the objects of some kinds that `apply` has made."""
     [(label, value)] = LABELS.items()
-    cluster.kubectl("delete", kinds, "--selector", f"{label}={value}", "--cascade=foreground")
+    cluster.kubectl("delete", kinds, "--selector", f"{label}={value}")
+
+
+def rendered(cluster: Cluster, kustomization: Object, images: Mapping[str, str], folder: Path) -> str:
+    """Renders a kustomization outside the repository, with images by the names of their services."""
+    paths = {key: kustomization.get(key, []) for key in ("resources", "components")}
+    content = {
+        **kustomization,
+        **{key: [os.path.relpath(ROOT / path, folder) for path in value] for key, value in paths.items()},
+        "images": [{"name": name, "newTag": image.partition(":")[2]} for name, image in images.items()],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    return cluster.kubectl("kustomize", str(folder))
 
 
 def service(name: str, selects: str) -> Object:
@@ -33,24 +48,6 @@ def service(name: str, selects: str) -> Object:
         "metadata": {"name": name},
         "spec": {"selector": {NAME: selects}, "ports": [port]},
     }
-
-
-def version(cluster: Cluster, of: str, name: str, greeting: str) -> tuple[Object, Object]:
-    """Returns a Deployment and a Service: another version of a server of the demo, with another greeting."""
-    spec = copy.deepcopy(cluster.deployment(of)["spec"])
-    template = spec["template"]
-    spec["replicas"] = 1
-    spec["selector"]["matchLabels"] = template["metadata"]["labels"] = {NAME: name}
-    del template["spec"]["topologySpreadConstraints"]
-    [container] = template["spec"]["containers"]
-    container["env"].append({"name": "GREETING", "value": greeting})
-    deployment = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "labels": {NAME: name}},
-        "spec": spec,
-    }
-    return deployment, service(name, name)
 
 
 def route(name: str, *rules: Object, parent: str) -> Object:

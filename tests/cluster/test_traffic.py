@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 from envoy.config.cluster.v3.cluster_pb2 import Cluster as EnvoyCluster
 
-from tests.cluster import binomial, clients, faults, forward, headers, manifests, statuses, waiting
+from tests.cluster import binomial, clients, faults, forward, manifests, statuses, waiting
 from tests.cluster.clients import Watch
-from tests.cluster.kube import Cluster, Object
+from tests.cluster.kube import ROOT, Cluster, Object
 from tests.cluster.manifests import header, policy, route, rule
 from tests.cluster.statuses import POLICIES, ROUTES
 from tests.support.ads import AdsClient
@@ -26,7 +27,9 @@ pytestmark = pytest.mark.timeout(300)
 
 REST = float(os.environ.get("REST_SECONDS", "60"))
 V1, V2, GONE = "hello-server", "hello-server-v2", "gone"
-CANARY = "hello-server"
+BETA = "hello-client-beta"
+"""A client that sends `x-beta: yes`."""
+CANARY = ROOT / "k8s" / "examples" / "canary"
 ZONE = "topology.kubernetes.io/zone"
 
 
@@ -46,18 +49,30 @@ def kinds(demo: Cluster) -> Cluster:
 def traffic(kinds: Cluster, watch: Watch) -> Iterator[Cluster]:
     """The demo at its initial scale; what a test applies is deleted after it."""
     yield kinds
-    manifests.delete_all(kinds, "grpcroutes,grpcbackendpolicies")
-    manifests.delete_all(kinds, "services")
+    manifests.delete_all(kinds, f"{ROUTES},{POLICIES},services")
+    kinds.kubectl("delete", "--ignore-not-found", "--filename", str(CANARY / "route.yaml"))
 
 
 @pytest.fixture(scope="module")
-def second_version(kinds: Cluster) -> Iterator[set[str]]:
-    """The hosts of a second version of hello-server, which has a Service of its own."""
-    manifests.apply(kinds, *manifests.version(kinds, V1, V2, "Hello again"))
+def second_version(
+    kinds: Cluster, calling_fast: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[set[str]]:
+    """The hosts of the second version in the canary's example, whose other client calls, too; there is no route yet."""
+    images = {service: image(kinds, service) for service in (V1, "hello-client")}
+    example = {"resources": [str(CANARY)]}
+    text = manifests.rendered(kinds, example, images, tmp_path_factory.mktemp("canary"))
+    objects = [one for one in yaml.safe_load_all(text) if one["kind"] != "GRPCRoute"]
+    kinds.kubectl("apply", "--filename", "-", text=yaml.safe_dump_all(objects))
+    kinds.set_environment(BETA, *clients.FAST)
     kinds.rolled_out(V2)
     yield kinds.pod_names(V2)
-    manifests.delete_all(kinds, "deployments")
-    manifests.delete_all(kinds, "services")
+    kinds.kubectl("delete", "--filename", "-", "--cascade=foreground", text=yaml.safe_dump_all(objects))
+
+
+def image(cluster: Cluster, service: str) -> str:
+    [container] = cluster.deployment(service)["spec"]["template"]["spec"]["containers"]
+    name: str = container["image"]
+    return name
 
 
 def accepted(cluster: Cluster, name: str) -> None:
@@ -79,9 +94,9 @@ def test_a_canary_from_a_tenth_to_all_and_back(
 ) -> None:
     first_version = traffic.pod_names(V1)
 
-    manifests.apply(traffic, route(CANARY, rule((V1, 90), (V2, 10)), parent=V1))
-    accepted(traffic, CANARY)
-    waiting.until("a reply of v2", lambda: watch.log("hello-client").hosts, second_version.issubset)
+    traffic.kubectl("apply", "--filename", str(CANARY / "route.yaml"))
+    accepted(traffic, V1)
+    waiting.until("replies of v2", lambda: watch.log("hello-client").hosts, second_version.issubset)
     split = Watch(traffic)
     replies = waiting.until(
         "300 replies", lambda: split.log("hello-client").replies, lambda replies: len(replies) >= 300
@@ -90,20 +105,21 @@ def test_a_canary_from_a_tenth_to_all_and_back(
     assert least <= sum(host in second_version for host in replies) <= greatest
     assert set(replies) == first_version | second_version
 
-    by_header = rule((V2, 1), match=header("x-version", "v2"))
-    manifests.apply(traffic, route(CANARY, by_header, rule((V1, 1)), parent=V1))
-    accepted(traffic, CANARY)
+    beta = Watch(traffic, [BETA])
+    traffic.kubectl("apply", "--filename", str(CANARY / "by-header.yaml"))
+    accepted(traffic, V1)
     watch.until_hosts("hello-client", first_version)
-    assert set(headers.call(traffic, 20, **{"x-version": "v2"})) == second_version
-    assert set(headers.call(traffic, 20, **{"x-version": "v3"})) == first_version
+    beta.until_hosts(BETA, second_version)
 
-    manifests.apply(traffic, route(CANARY, rule((V2, 1)), parent=V1))
-    accepted(traffic, CANARY)
+    traffic.kubectl("apply", "--filename", str(CANARY / "all.yaml"))
+    accepted(traffic, V1)
     watch.until_hosts("hello-client", second_version)
 
-    traffic.kubectl("delete", f"grpcroutes/{CANARY}")
+    traffic.kubectl("delete", "--filename", str(CANARY / "all.yaml"))
     watch.until_hosts("hello-client", first_version)
+    beta.until_hosts(BETA, first_version)
     watch.assert_no_call_failed()
+    beta.assert_no_call_failed()
     assert clients.alternate(watch.log("hello-client").replies[-8:], first_version)
 
 
@@ -125,20 +141,26 @@ def test_a_rule_with_a_bad_expression_is_dropped_alone(
     watch.assert_no_call_failed()
 
 
-def test_a_missing_backend_fails_its_share_at_once_until_it_exists(traffic: Cluster, watch: Watch) -> None:
-    to_gone = rule((GONE, 1), match=header("x-backend", GONE))
+def test_a_missing_backend_fails_its_share_at_once_until_it_exists(
+    traffic: Cluster, watch: Watch, second_version: set[str]
+) -> None:
+    beta = Watch(traffic, [BETA])
+    to_gone = rule((GONE, 1), match=header("x-beta", "yes"))
     manifests.apply(traffic, route(GONE, to_gone, rule((V1, 1)), parent=V1))
 
     unresolved = statuses.until_condition(traffic, ROUTES, GONE, "ResolvedRefs", holds=False)
     assert unresolved.reason == "BackendNotFound"
     assert GONE in unresolved.message
     assert statuses.conditions(traffic, ROUTES, GONE)["Accepted"].holds
-    for error in headers.call(traffic, 3, **{"x-backend": GONE}):
-        assert re.match(rf"UNAVAILABLE: .*BackendNotFound: Service default/{GONE}", error)
+    for failure in waiting.until(
+        "failed calls", lambda: beta.log(BETA).failures, lambda found: len(found) > 2
+    ):
+        assert failure["status"] == "UNAVAILABLE"
+        assert f"BackendNotFound: Service default/{GONE}" in str(failure["details"])
 
-    manifests.apply(traffic, manifests.service(GONE, selects=V1))
+    manifests.apply(traffic, manifests.service(GONE, selects=V2))
     statuses.until_condition(traffic, ROUTES, GONE, "ResolvedRefs", holds=True)
-    assert set(headers.call(traffic, 20, **{"x-backend": GONE})) == traffic.pod_names(V1)
+    Watch(traffic, [BETA]).until_hosts(BETA, second_version)
     watch.assert_no_call_failed()
 
 
@@ -178,7 +200,7 @@ def test_the_older_of_two_policies_in_conflict_wins(traffic: Cluster, watch: Wat
     assert older in refused.message
     assert statuses.conditions(traffic, POLICIES, older)["Accepted"].holds
     failures = waiting.until("failed calls", lambda: watch.log("howdy-client").failures, bool)
-    assert {failure["code"] for failure in failures} == {"RESOURCE_EXHAUSTED"}
+    assert {failure["status"] for failure in failures} == {"RESOURCE_EXHAUSTED"}
 
     traffic.kubectl("delete", f"{POLICIES}/{older}")
     statuses.until_condition(traffic, POLICIES, younger, "Accepted", holds=True)
