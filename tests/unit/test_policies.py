@@ -391,14 +391,13 @@ def test_a_status_names_the_targets_as_the_spec_does(mesh):
     assert mesh.policies.take_restated() == {("shop", "p")}
 
 
-def test_what_is_not_used_is_logged_once(mesh):
-    with capture_logs() as lines:
-        mesh.put(policy("bad", timeout="1s"))
-        mesh.put(policy("bad", timeout="1s"))
-        mesh.put(policy("other"))
-    [line] = lines
-    assert line["object"] == "shop/bad"
-    assert "spec.timeout is 1s; expected 5s to 24h" in line["reason"]
+def test_what_is_not_used_is_a_problem(mesh):
+    mesh.put(policy("bad", timeout="1s"))
+    mesh.put(policy("other"))
+    [problem] = mesh.policies.problems_of(("shop", "bad"))
+    assert problem.key == ("shop", "bad")
+    assert "spec.timeout is 1s; expected 5s to 24h" in problem.reason
+    assert mesh.policies.problems_of(("shop", "other")) == ()
 
 
 class Broken:

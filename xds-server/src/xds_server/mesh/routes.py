@@ -22,9 +22,6 @@ from xds_server.objects.meta import Key
 
 log = structlog.get_logger()
 
-_LOGGED_PROBLEMS = 10
-"""New problems of one route that one change may log, at most."""
-
 Name = TypeVar("Name", ServiceName, PortName)
 
 
@@ -100,6 +97,10 @@ class RouteAssembler:
                     self._entries[port] = merged
         return changes
 
+    def problems_of(self, key: Key) -> tuple[Problem, ...]:
+        """What is not served of one route as it is written, and why, as of the last flush."""
+        return self._attached.get(key, NOTHING).problems
+
     def problems(self) -> Iterator[Problem]:
         """What is not served as it is written, and why, as of the last flush."""
         for attached in self._attached.values():
@@ -120,13 +121,11 @@ class RouteAssembler:
         if route is None:
             return NOTHING
         try:
-            after = grpc_route.attach(key, route, self._services, self._policy_of)
+            return grpc_route.attach(key, route, self._services, self._policy_of)
         except Exception as error:
             log.exception("route can't be assembled; it stays as it was", route="/".join(key))
             reason = f"it can't be assembled and stays as it was: {error!r}"
             return before._replace(problems=(Problem(GRPC_ROUTE.name, key, reason),))
-        _log_new(key, before.problems, after.problems)
-        return after
 
     def _merge(self, port: PortName) -> Routes | None:
         """The rules of all routes of a port; those of each consumer's namespace by themselves (GEP-1294)."""
@@ -166,23 +165,3 @@ def _reindex(index: dict[Name, set[Key]], key: Key, before: frozenset[Name], aft
             del index[name]
     for name in after - before:
         index.setdefault(name, set()).add(key)
-
-
-def _log_new(key: Key, before: tuple[Problem, ...], after: tuple[Problem, ...]) -> None:
-    """Logs the problems that a route did not have before."""
-    known = set(before)
-    new = [problem for problem in after if problem not in known]
-    for problem in new[:_LOGGED_PROBLEMS]:
-        log.warning(
-            "object can't be used as it is",
-            kind=problem.kind,
-            object="/".join(key),
-            reason=problem.reason,
-        )
-    if len(new) > _LOGGED_PROBLEMS:
-        log.warning(
-            "more of the route can't be used as it is",
-            route="/".join(key),
-            more=len(new) - _LOGGED_PROBLEMS,
-            hint="see the route's status for all of it",
-        )
