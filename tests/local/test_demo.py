@@ -49,7 +49,7 @@ def test_scaling_up_to_zero_and_back(demo: Demo) -> None:
         lambda: any("no ready pod" in failure.get("hint", "") for failure in demo.failures("hello-client")),
     )
     # Kubernetes leaves a slice without ports to a service without pods.
-    wait_until("the last replica to be gone", (demo.directory / "endpoints/hello-server-empty.yaml").exists)
+    wait_until("the last replica to be gone", (demo.directory / "objects/hello-server-empty.yaml").exists)
 
     demo.scale("hello-server", 2)
     healed = demo.wait_for_answers_of("hello-client", 2)

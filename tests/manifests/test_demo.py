@@ -43,7 +43,9 @@ def test_the_demo_has_three_services() -> None:
 def test_every_object_is_labelled(use: str) -> None:
     for found in rendering.rendered(use):
         labels = found["metadata"]["labels"]
-        assert labels["app.kubernetes.io/name"] == found["metadata"]["name"].removesuffix("-replicas")
+        is_definition = found["kind"] == "CustomResourceDefinition"
+        name = "xds-server" if is_definition else found["metadata"]["name"].removesuffix("-replicas")
+        assert labels["app.kubernetes.io/name"] == name
         assert labels["app.kubernetes.io/part-of"] == "proxyless-grpc-lb"
 
 
@@ -164,16 +166,21 @@ def test_a_client_calls_its_server_and_logs_for_people(client: str) -> None:
         ("overlays/ha", "hello-client", ["xds-server", "xds-server-replicas"]),
         ("overlays/ha", "howdy-client", ["xds-server", "xds-server-replicas"]),
         ("a client with the bootstrap", "hello-client", ["xds-server"]),
+        ("examples/canary", "hello-client-beta", ["xds-server"]),
     ],
 )
 def test_a_client_has_the_bootstrap(use: str, client: str, servers: list[str]) -> None:
     variables = rendering.container(rendering.of_kind("Deployment", use)[client])["env"]
     names = [variable["name"] for variable in variables]
-    assert max(names.index("POD_NAME"), names.index("POD_NAMESPACE")) < names.index(
-        "GRPC_XDS_BOOTSTRAP_CONFIG"
-    )
+    used = ("POD_NAME", "POD_NAMESPACE", "POD_ZONE", "NODE_NAME")
+    assert max(map(names.index, used)) < names.index("GRPC_XDS_BOOTSTRAP_CONFIG")
     fields = {v["name"]: v["valueFrom"]["fieldRef"]["fieldPath"] for v in variables if "valueFrom" in v}
-    assert fields == {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace"}
+    assert fields == {
+        "POD_NAME": "metadata.name",
+        "POD_NAMESPACE": "metadata.namespace",
+        "POD_ZONE": "metadata.labels['topology.kubernetes.io/zone']",
+        "NODE_NAME": "spec.nodeName",
+    }
     [text] = [variable["value"] for variable in variables if variable["name"] == "GRPC_XDS_BOOTSTRAP_CONFIG"]
     assert json.loads(text) == {
         "xds_servers": [
@@ -186,8 +193,8 @@ def test_a_client_has_the_bootstrap(use: str, client: str, servers: list[str]) -
         ],
         "node": {
             "id": "$(POD_NAME).$(POD_NAMESPACE)",
-            "metadata": {"NAMESPACE": "$(POD_NAMESPACE)"},
-            "locality": {},
+            "metadata": {"NAMESPACE": "$(POD_NAMESPACE)", "NODE_NAME": "$(NODE_NAME)"},
+            "locality": {"zone": "$(POD_ZONE)"},
         },
     }
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from greeting.client.program import next_call
+from greeting.client.program import headers, next_call
 from greeting.client.settings import ClientSettings, is_xds
 from greeting.client.spread import Spread
 from servicekit.errors import ConfigurationError
@@ -59,3 +59,27 @@ def test_an_xds_target_without_a_name(target: str) -> None:
     assert str(error.value) == (
         f"--target={target}: must be xds:///SERVICE.NAMESPACE:PORT, with three slashes, or another gRPC target"
     )
+
+
+def test_headers_are_sent_with_each_value_in_turn() -> None:
+    metadata = read(ClientSettings, {"target": "a", "metadata": "x-user=ann|bob, x-beta=yes"}).metadata
+    assert [headers(metadata, call) for call in range(3)] == [
+        (("x-user", "ann"), ("x-beta", "yes")),
+        (("x-user", "bob"), ("x-beta", "yes")),
+        (("x-user", "ann"), ("x-beta", "yes")),
+    ]
+    assert headers(read(ClientSettings, {"target": "a"}).metadata, 0) == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["x-user", "=ann", "X-User=ann", "a-bin=x", "grpc-timeout=1", "a=b,", "a=\n"]
+)
+def test_headers_that_grpc_would_refuse(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be NAME=VALUE"):
+        read(ClientSettings, {"target": "a", "metadata": text})
+
+
+@pytest.mark.parametrize("text", ["0", "1001", "many"])
+def test_concurrency_is_a_number(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--concurrency"):
+        read(ClientSettings, {"target": "a", "concurrency": text})

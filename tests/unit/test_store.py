@@ -207,7 +207,7 @@ def test_a_change_logs_ten_new_problems_of_a_service_and_how_many_more_there_are
     assert len(store.problems) == 25
     assert [e["event"] for e in logs[:10]] == ["object can't be used as it is"] * 10
     [more] = logs[10:]
-    assert (more["service"], more["more"]) == ("web.shop", 15)
+    assert (more["owner"], more["more"]) == ("Service/shop/web", 15)
     with capture_logs() as logs:
         store.put(ALL_SLICES, endpoint_slice("10.0.0.2", *bad, "new"))
     assert ["new" in e["reason"] for e in logs] == [True]

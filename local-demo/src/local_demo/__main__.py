@@ -8,23 +8,15 @@ import typer
 
 import servicekit.commands
 from local_demo import commands
-from local_demo.state import MAX_REPLICAS
-from local_demo.supervisor import SERVICES
+from local_demo.objects import MAX_REPLICAS
 
 PROGRAM = "local-demo"
-_NAMES = [service.name for service in SERVICES]
 _EPILOG = (
     "The environment goes to the programs: LISTEN, ADMIN_LISTEN and DEBUG_LISTEN to xds-server, INTERVAL to the clients, "
     "DRAIN_DELAY to the servers, LOG_LEVEL to all, and so on; `PROGRAM --help` lists the settings of each."
 )
 
 program = servicekit.commands.new_app("The five programs of the demo on this machine, without a cluster.")
-
-
-def _service(text: str) -> str:
-    if text not in _NAMES:
-        raise typer.BadParameter(f"unknown service {text!r}: must be {' or '.join(_NAMES)}")
-    return text
 
 
 def _replicas(text: str) -> int:
@@ -40,9 +32,18 @@ Directory = Annotated[
         help="State directory. To run a second demo, also change LISTEN, ADMIN_LISTEN and DEBUG_LISTEN.",
     ),
 ]
-Service = Annotated[str, typer.Argument(metavar="SERVICE", parser=_service, help=" or ".join(_NAMES))]
+Service = Annotated[
+    str,
+    typer.Argument(metavar="SERVICE", help="hello-server, howdy-server or a Deployment that was applied."),
+]
 Replicas = Annotated[
     int, typer.Argument(metavar="REPLICAS", parser=_replicas, help=f"From 0 to {MAX_REPLICAS}.")
+]
+File = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="A YAML file, a folder of such files, or a folder with a kustomization.yaml."
+    ),
 ]
 
 
@@ -57,6 +58,18 @@ def up(directory: Directory = commands.DIRECTORY) -> int:
 def scale(service: Service, replicas: Replicas, directory: Directory = commands.DIRECTORY) -> int:
     """Changes how many replicas of a service run, and waits until they are ready."""
     return commands.scale(directory, service, replicas)
+
+
+@program.command()
+def apply(file: File, directory: Directory = commands.DIRECTORY) -> int:
+    """Creates or changes the objects of a file, waits until they are ready, and shows their conditions."""
+    return commands.apply(directory, file)
+
+
+@program.command()
+def delete(file: File, directory: Directory = commands.DIRECTORY) -> int:
+    """Deletes the objects of a file, and waits until their processes have ended."""
+    return commands.delete(directory, file)
 
 
 @program.command()

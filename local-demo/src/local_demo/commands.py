@@ -1,4 +1,4 @@
-"""The commands: `up` is the supervisor, `scale` and `stop` talk to it through the state directory."""
+"""The commands: `up` is the supervisor, the others talk to it through the state directory."""
 
 import asyncio
 import math
@@ -6,15 +6,16 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from local_demo import addresses, environment, manifests
+from local_demo import addresses, conditions, environment, objects, sources
 from local_demo.environment import Listening
+from local_demo.objects import Deployment, Identity, Object
 from local_demo.output import Output
-from local_demo.state import State, wait
-from local_demo.supervisor import CLIENTS, REPLICAS, SERVICES, XDS_SERVER, Supervisor
+from local_demo.state import State, Status, wait
+from local_demo.supervisor import CLIENTS, GREETERS, REPLICAS, XDS_SERVER, Supervisor
 from servicekit.errors import ConfigurationError, ServiceError
 
 DIRECTORY = Path(__file__).parents[3] / ".local"
@@ -25,6 +26,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAME_SIGNAL_SECONDS = 0.5
 """One Ctrl-C may arrive twice: from the terminal and from a parent program, such as Task."""
 _SCALE_SECONDS = 60.0
+_CONDITIONS_SECONDS = 5.0
 _STOP_SECONDS = 30.0
 
 
@@ -53,36 +55,152 @@ def up(directory: Path) -> int:
             output.close()
 
 
-def scale(directory: Path, service: str, replicas: int) -> int:
+def scale(directory: Path, name: str, replicas: int) -> int:
     """Asks the running supervisor for a number of replicas, and waits until they are ready."""
     state = State(directory)
+    names = state.texts(objects.DEPLOYMENT) or objects.SERVERS
+    if name not in names:
+        raise ConfigurationError(f"unknown service {name!r}: must be {' or '.join(names)}")
+    _require_demo(state)
+    identity = Identity(objects.DEPLOYMENT, objects.NAMESPACE, name)
+    before = state.get(identity)
+    if before is None:
+        raise ServiceError(f"{name} has been deleted meanwhile")
+    scaled = objects.kept({**before, "spec": {**before["spec"], "replicas": replicas}}, before, objects.now())
+    say(f"{name}: scaling from {before['spec']['replicas']} to {_counted(replicas)}")
+    state.put(scaled)
+    _wait_until_ready(state, objects.deployment(scaled))
+    return 0
+
+
+def apply(directory: Path, path: Path) -> int:
+    """Gives the objects of a file or folder to the running demo, and waits until they have an effect.
+
+    Everything is checked before anything is written. What clients are routed to is ready before the routes say so.
+    """
+    state = State(directory)
+    found = _read(path)
+    for source, document in found:
+        try:
+            _check(document)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{source}: {error}") from error
+    _require_demo(state)
+    documents = [document for _, document in found]
+    traffic = [each for each in documents if each["kind"] in objects.TRAFFIC]
+    others = [each for each in documents if each not in traffic]
+    deployments = [
+        objects.deployment(each) for each in _put(state, others) if each["kind"] == objects.DEPLOYMENT
+    ]
+    for deployment in deployments:
+        _wait_until_ready(
+            state, deployment, otherwise="; no routes and policies were applied" if traffic else ""
+        )
+    _show_conditions(state, _put(state, traffic))
+    return 0
+
+
+def delete(directory: Path, path: Path) -> int:
+    """Takes the objects of a file or folder from the running demo, and waits until their processes have ended."""
+    state = State(directory)
+    identities = [objects.identity(document) for _, document in _read(path)]
+    _require_demo(state)
+    for identity in sorted(identities, key=lambda each: each.kind not in objects.TRAFFIC):
+        say(f"{identity}: {'deleted' if state.remove(identity) else 'is not there'}")
+    started = time.monotonic()
+    for name in (each.name for each in identities if each.kind == objects.DEPLOYMENT):
+        if not wait(lambda name=name: not state.supervisor() or state.status(name) is None, _SCALE_SECONDS):  # type: ignore[misc]
+            raise ServiceError(
+                f"the replicas of {name} have not ended after {_SCALE_SECONDS:.0f} s: see the demo's output"
+            )
+        say(f"{name}: all replicas have ended after {time.monotonic() - started:.1f} s")
+    return 0
+
+
+def _read(path: Path) -> list[tuple[Path, Object]]:
+    """Reads the objects that count here, each with its file; says which do not count."""
+    found = [
+        (file, document) for file, text in sources.read(path) for document in objects.parse(text, str(file))
+    ]
+    for _, document in found:
+        if not objects.is_used(document):
+            say(f"{objects.identity(document)}: ignored, as the local demo has no use for it")
+    return [each for each in found if objects.is_used(each[1])]
+
+
+def _check(document: Object) -> None:
+    """Raises ConfigurationError if the demo itself could not use an object."""
+    if document["kind"] == objects.DEPLOYMENT:
+        objects.deployment(document)
+    elif document["kind"] == objects.SERVICE:
+        objects.service(document)
+
+
+def _require_demo(state: State) -> None:
     if not state.supervisor():
         raise ConfigurationError(
             f"nothing runs in {state.path}: start it with `./taskw local` or `local-demo up`"
         )
-    say(f"{service}: scaling from {state.desired_replicas(service)} to {_counted(replicas)}")
-    state.set_desired_replicas(service, replicas)
-    started = time.monotonic()
 
-    def states() -> Counter[str]:
-        return Counter(manifests.states(state.published(), service).values())
+
+def _put(state: State, documents: Sequence[Object]) -> list[Object]:
+    """Writes objects, says what changes, and returns them as they are kept."""
+    result = []
+    for document in documents:
+        identity = objects.identity(document)
+        before = state.get(identity)
+        kept = objects.kept(document, before, objects.now())
+        if kept != before:
+            state.put(kept)
+        say(f"{identity}: {'created' if before is None else 'unchanged' if kept == before else 'configured'}")
+        result.append(kept)
+    return result
+
+
+def _wait_until_ready(state: State, deployment: Deployment, otherwise: str = "") -> None:
+    """Waits until all replicas of a Deployment run as it says, and says how long it took; an error ends with `otherwise`."""
+    started = time.monotonic()
+    name, replicas = deployment.name, deployment.replicas
+    identity = Identity(objects.DEPLOYMENT, objects.NAMESPACE, name)
+
+    def status() -> Status:
+        found = state.status(name)
+        return found if found and found.generation == deployment.generation else Status(0, 0, 0, 0)
 
     def reached() -> bool:
         if not state.supervisor():
             raise ServiceError("the demo has ended meanwhile")
-        if (desired := state.desired_replicas(service)) != replicas:
-            raise ServiceError(f"{service} has been scaled to {_counted(desired)} meanwhile")
-        return states()["ready"] == replicas
+        current = state.get(identity)
+        if current is None or current["metadata"]["generation"] != deployment.generation:
+            raise ServiceError(f"{name} has been changed or deleted meanwhile")
+        found = status()
+        return (found.generation, found.ready, found.old) == (deployment.generation, replicas, 0)
 
     if not wait(reached, _SCALE_SECONDS):
         raise ServiceError(
-            f"{service} has {states()['ready']} of {replicas} replicas ready after {_SCALE_SECONDS:.0f} s: "
-            f"see the demo's output"
+            f"{name} has {status().ready} of {replicas} replicas ready after {_SCALE_SECONDS:.0f} s: "
+            f"see the demo's output{otherwise}"
         )
-    draining = states()["draining"]
+    draining = status().draining
     also = f", {draining} draining" if draining else ""
-    say(f"{service}: {_counted(replicas)} ready{also} after {time.monotonic() - started:.1f} s")
-    return 0
+    say(f"{name}: {_counted(replicas)} ready{also} after {time.monotonic() - started:.1f} s")
+
+
+def _show_conditions(state: State, documents: Sequence[Object]) -> None:
+    """Says what xds-server thinks of routes and policies, once it has read them."""
+    waiting = {objects.identity(document): document["metadata"]["generation"] for document in documents}
+    admin = state.admin()
+
+    def answered() -> bool:
+        for identity, entry in list(conditions.fetch(admin, waiting)):
+            for line in conditions.lines(identity, entry):
+                say(line)
+            del waiting[identity]
+        return not waiting
+
+    if not wait(answered, _CONDITIONS_SECONDS):
+        for identity in waiting:
+            say(f"{identity}: xds-server says nothing about it: see the demo's output")
 
 
 def stop(directory: Path) -> int:
@@ -141,21 +259,24 @@ def _introduction(directory: Path, where: Listening) -> list[str]:
     if directory == DIRECTORY:
         task = os.environ.get("TASKW") or "task"
         scaling, stopping = f"{task} local:scale SERVICE=hello-server REPLICAS=5", f"{task} local:stop"
+        applying = f"{task} local:apply FILE=k8s/examples/canary"
     else:
         scaling = f"local-demo scale hello-server 5 --directory {directory}"
+        applying = f"local-demo apply k8s/examples/canary --directory {directory}"
         stopping = f"local-demo stop --directory {directory}"
     return [
         f"starting, with state in {directory}:",
         f"  {XDS_SERVER:<14} xDS on {where.xds}, HTTP on {where.admin}"
         + (f", CSDS on {where.debug}" if where.debug else ""),
-        *(f"  {service.name:<14} {REPLICAS} replicas, each on a port of its own" for service in SERVICES),
+        *(f"  {service.name:<14} {REPLICAS} replicas, each on a port of its own" for service in GREETERS),
         *(
-            f"  {client:<14} calls xds:///{service.name}.{manifests.NAMESPACE}:{service.port}, "
+            f"  {client:<14} calls xds:///{service.name}.{objects.NAMESPACE}:{service.port}, "
             f"starts when {XDS_SERVER} and {service.name} are ready"
             for client, service in CLIENTS.items()
         ),
         "to try from another terminal:",
         f"  {scaling}",
+        f"  {applying}",
         f"  curl http://{where.admin.reachable}/readyz",
         f"  curl http://{where.admin.reachable}/debug/",
         f"Ctrl-C here ends everything, as does {stopping}",

@@ -1,7 +1,7 @@
 """The environment of each program: the user's own, and the variables that the demo sets. Pure.
 
-The user's variables go to every program (`INTERVAL=0.05`, `LOG_LEVEL`, `POLL_INTERVAL`, ...), except those that tie
-the demo together: where to listen, where the endpoints are, which xds-server to ask.
+The user's variables go to every program (`INTERVAL=0.05`, `LOG_LEVEL`, `POLL_INTERVAL`, ...), those of a Deployment to
+its replicas, where they win; except those that tie the demo together: where to listen, where the endpoints are, which xds-server to ask.
 """
 
 import json
@@ -36,24 +36,30 @@ def listening(user: Environment) -> Listening:
     )
 
 
-def of_xds_server(user: Environment, where: Listening, endpoints: Path) -> Environment:
-    """Makes the environment of xds-server, which finds the services in the folder `endpoints`."""
+def of_xds_server(user: Environment, where: Listening, objects: Path) -> Environment:
+    """Makes the environment of xds-server, which finds the objects in the folder `objects`."""
     return _common(user) | {
         "LISTEN": str(where.xds),
         "ADMIN_LISTEN": str(where.admin),
         "DEBUG_LISTEN": str(where.debug or ""),
         "DISCOVERY": "files",
-        "DISCOVERY_DIR": str(endpoints),
+        "DISCOVERY_DIR": str(objects),
     }
 
 
-def of_server(user: Environment, name: str, address: Address) -> Environment:
+def of_server(user: Environment, own: Environment, name: str, address: Address) -> Environment:
     """Makes the environment of one replica of a greeter; it gets a host name as a pod does."""
-    return _common(user) | {"HOSTNAME": name, "POD_IP": address.host, "PORT": str(address.port)}
+    return {
+        **_common(user),
+        "HOSTNAME": name,
+        **own,
+        "POD_IP": address.host,
+        "PORT": str(address.port),
+    }
 
 
-def of_client(user: Environment, name: str, where: Listening) -> Environment:
-    """Makes the environment of a client, with its bootstrap."""
+def of_client(user: Environment, own: Environment, name: str, where: Listening, zone: str) -> Environment:
+    """Makes the environment of a client in a zone, with its bootstrap."""
     bootstrap = {
         "xds_servers": [
             {
@@ -62,9 +68,13 @@ def of_client(user: Environment, name: str, where: Listening) -> Environment:
                 "server_features": ["xds_v3", "ignore_resource_deletion"],
             }
         ],
-        "node": {"id": f"{name}.default", "metadata": {"NAMESPACE": "default"}, "locality": {}},
+        "node": {
+            "id": f"{name}.default",
+            "metadata": {"NAMESPACE": "default"},
+            "locality": {"zone": zone},
+        },
     }
-    result = _common(user) | {"GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap)}
+    result = {**_common(user), **own, "GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap)}
     # gRPC would prefer the file that this names, and so another xds-server.
     result.pop("GRPC_XDS_BOOTSTRAP", None)
     return result

@@ -1,25 +1,24 @@
-"""The Kubernetes objects that describe the demo to xds-server, as text of files. Pure.
+"""The Kubernetes objects that the demo makes itself: its own Services and Deployments, and all EndpointSlices. Pure.
 
-They are what a cluster would hold: a v1 Service, and discovery.k8s.io/v1 EndpointSlices with its name in a label. Each
-replica has an EndpointSlice of its own, because a port belongs to a slice, and replicas on one machine differ by port.
-https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
+They are what a cluster would hold. Each replica has an EndpointSlice of its own, because a port belongs to a slice, and
+replicas on one machine differ by port. https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from local_demo.objects import NAMESPACE, Object, Service
 from servicekit.addresses import Address
 
-NAMESPACE = "default"
-_SERVICE_LABEL = "kubernetes.io/service-name"
+_NAME_LABEL = "app.kubernetes.io/name"
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """A service of the demo and the port that its clients ask for."""
+class Greeter:
+    """A server of the demo and the port that its clients ask for."""
 
     name: str
     port: int
@@ -32,82 +31,91 @@ class Endpoint:
     name: str
     address: Address
     zone: str
+    labels: Mapping[str, str]
     ready: bool = False
     serving: bool = False
     terminating: bool = False
 
 
-def files(services: Mapping[Service, Sequence[Endpoint]]) -> dict[str, str]:
-    """Describes all services; returns the YAML to write, by file name."""
+def greeter(server: Greeter, replicas: int) -> list[Object]:
+    """Makes the Service and the Deployment of a server of the demo, as `k8s/base` has them."""
+    name = {_NAME_LABEL: server.name}
+    template = {
+        "metadata": {"labels": _labels(server.name)},
+        "spec": {"containers": [{"name": "app", "image": server.name}]},
+    }
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": _metadata(server.name, server.name),
+            "spec": {
+                "selector": name,
+                "ports": [{"name": "grpc", "port": server.port, "protocol": "TCP", "appProtocol": "grpc"}],
+            },
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": _metadata(server.name, server.name),
+            "spec": {"replicas": replicas, "selector": {"matchLabels": name}, "template": template},
+        },
+    ]
+
+
+def slices(services: Sequence[Service], endpoints: Sequence[Endpoint]) -> dict[str, str]:
+    """Makes the EndpointSlices of all Services that select pods; returns the YAML to write, by file name."""
     result = {}
-    for service, endpoints in services.items():
-        result[f"{service.name}.yaml"] = _yaml(_service(service))
-        if not endpoints:
-            result[f"{service.name}-empty.yaml"] = _yaml(_placeholder(service))
-        for endpoint in endpoints:
-            result[f"{endpoint.name}.yaml"] = _yaml(_slice(service, endpoint))
+    for service in services:
+        selected = [endpoint for endpoint in endpoints if service.selects(endpoint.labels)]
+        if service.selector and not selected:
+            result[f"{service.name}-empty.yaml"] = dump(_placeholder(service))
+        for endpoint in selected:
+            result[f"{service.name}.{endpoint.name}.yaml"] = dump(_slice(service, endpoint))
     return result
 
 
-def states(texts: Iterable[str], service: str) -> dict[str, str]:
-    """Reads the states of a service's replicas back from such files: ready, starting or draining."""
-    documents = (yaml.safe_load(text) for text in texts)
-    return {
-        endpoint["targetRef"]["name"]: _state(endpoint["conditions"])
-        for document in documents
-        if document["metadata"]["labels"].get(_SERVICE_LABEL) == service
-        for endpoint in document["endpoints"]
-    }
+def dump(document: Object) -> str:
+    """Writes an object as YAML."""
+    return yaml.safe_dump(document, sort_keys=False)
 
 
-def _state(conditions: Mapping[str, bool]) -> str:
-    if conditions["terminating"]:
-        return "draining"
-    return "ready" if conditions["ready"] else "starting"
-
-
-def _service(service: Service) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _metadata(service, service.name),
-        "spec": {
-            "selector": {"app.kubernetes.io/name": service.name},
-            "ports": [{"name": "grpc", "port": service.port, "protocol": "TCP", "appProtocol": "grpc"}],
+def _slice(service: Service, endpoint: Endpoint) -> Object:
+    found = {
+        "addresses": [endpoint.address.host],
+        "conditions": {
+            "ready": endpoint.ready,
+            "serving": endpoint.serving,
+            "terminating": endpoint.terminating,
         },
+        "zone": endpoint.zone,
+        "targetRef": {"kind": "Pod", "namespace": NAMESPACE, "name": endpoint.name},
     }
+    if service.prefers_near:
+        # Kubernetes hints each endpoint for its own zone: KEP 4444. All replicas here run on one node.
+        found["hints"] = {"forZones": [{"name": endpoint.zone}]}
+    ports = [
+        {
+            "name": name,
+            "port": endpoint.address.port,  # a greeter has but one
+            "protocol": "TCP",
+            **({"appProtocol": protocol} if protocol else {}),
+        }
+        for name, protocol in service.ports
+    ]
+    return _endpoint_slice(service, f"{service.name}.{endpoint.name}", endpoints=[found], ports=ports)
 
 
-def _slice(service: Service, endpoint: Endpoint) -> dict[str, Any]:
-    return _endpoint_slice(
-        service,
-        endpoint.name,
-        endpoints=[
-            {
-                "addresses": [endpoint.address.host],
-                "conditions": {
-                    "ready": endpoint.ready,
-                    "serving": endpoint.serving,
-                    "terminating": endpoint.terminating,
-                },
-                "zone": endpoint.zone,
-                "targetRef": {"kind": "Pod", "namespace": NAMESPACE, "name": endpoint.name},
-            }
-        ],
-        ports=[{"name": "grpc", "port": endpoint.address.port, "protocol": "TCP", "appProtocol": "grpc"}],
-    )
-
-
-def _placeholder(service: Service) -> dict[str, Any]:
+def _placeholder(service: Service) -> Object:
     """Makes the slice that the EndpointSlice controller keeps for a service without pods: empty, with ports null."""
     return _endpoint_slice(service, f"{service.name}-empty", endpoints=[], ports=None)
 
 
 def _endpoint_slice(
     service: Service, name: str, *, endpoints: list[dict[str, Any]], ports: list[dict[str, Any]] | None
-) -> dict[str, Any]:
-    metadata = _metadata(service, name)
-    metadata["labels"][_SERVICE_LABEL] = service.name
+) -> Object:
+    metadata = _metadata(service.name, name)
+    metadata["labels"]["kubernetes.io/service-name"] = service.name
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -118,10 +126,9 @@ def _endpoint_slice(
     }
 
 
-def _metadata(service: Service, name: str) -> dict[str, Any]:
-    labels = {"app.kubernetes.io/name": service.name, "app.kubernetes.io/part-of": "proxyless-grpc-lb"}
-    return {"name": name, "namespace": NAMESPACE, "labels": labels}
+def _metadata(service: str, name: str) -> dict[str, Any]:
+    return {"name": name, "namespace": NAMESPACE, "labels": _labels(service)}
 
 
-def _yaml(document: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(document, sort_keys=False)
+def _labels(service: str) -> dict[str, str]:
+    return {_NAME_LABEL: service, "app.kubernetes.io/part-of": "proxyless-grpc-lb"}

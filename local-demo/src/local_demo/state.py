@@ -1,8 +1,10 @@
 """The state directory, through which the supervisor and the other commands communicate.
 
     lock            locked by the supervisor as long as it lives; holds its process id
-    endpoints/      Kubernetes objects for xds-server: a Service file, and an EndpointSlice file a replica
-    replicas/NAME   how many replicas of a service should run: `scale` writes it, the supervisor follows
+    admin           HOST:PORT of xds-server's HTTP server
+    objects/        Kubernetes objects, a file each, as an API server would hold them: commands write Deployments, Services
+                    and the like, which the supervisor follows; it writes the EndpointSlices; xds-server reads them
+    status/NAME     how far the supervisor is with a Deployment
     processes/NAME  process id of a program, in a file that is locked as long as the program lives
 
 A lock (flock(2)) goes with the process that holds it, however that ends. So a file that an ended process left behind
@@ -11,19 +13,37 @@ Only holders lock exclusively: who reads a file takes a shared lock.
 """
 
 import fcntl
+import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
+from local_demo import manifests, objects
+from local_demo.objects import Identity, Object
 from servicekit.errors import ServiceError
 
-MAX_REPLICAS = 50
 _KILL_SECONDS = 5.0
 _PERIOD = 0.05
+
+
+class Status(NamedTuple):
+    """How far the supervisor is with a Deployment.
+
+    Attributes:
+        generation: Of the Deployment that this is about; 0 if it was deleted.
+        ready: How many replicas of its template are ready.
+        old: How many replicas of an earlier template are not told to end yet.
+        draining: How many replicas end.
+    """
+
+    generation: int
+    ready: int
+    old: int
+    draining: int
 
 
 class State:
@@ -31,11 +51,11 @@ class State:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self.endpoints = self.path / "endpoints"
-        self.replicas = self.path / "replicas"
+        self.objects = self.path / "objects"
+        self._status = self.path / "status"
         self.processes = self.path / "processes"
         self._lock = self.path / "lock"
-        self._published: dict[str, str] = {}
+        self._published: dict[Path, str] = {}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -82,7 +102,7 @@ class State:
 
     def clear(self) -> None:
         """Removes what an earlier supervisor left, and nothing else that may be in the directory."""
-        for folder in (self.endpoints, self.replicas, self.processes):
+        for folder in (self.objects, self._status, self.processes):
             folder.mkdir(exist_ok=True)
             for file in folder.iterdir():
                 file.unlink()
@@ -93,47 +113,62 @@ class State:
         Raises:
             FileNotFoundError: It is gone.
         """
-        if not self.replicas.is_dir():
+        if not self.objects.is_dir():
             raise FileNotFoundError(f"{self.path} has been removed: start the demo again")
 
-    def publish(self, files: Mapping[str, str]) -> None:
-        """Makes the folder of the endpoints hold these files and no others; writes new ones before it removes old ones."""
-        for name, text in files.items():
-            if self._published.get(name) != text:
-                _write(self.endpoints / name, text)
-                self._published[name] = text
-        for name in self._published.keys() - files.keys():
-            (self.endpoints / name).unlink(missing_ok=True)
-            del self._published[name]
+    def set_admin(self, address: str) -> None:
+        """Writes where xds-server's HTTP server listens."""
+        _write(self.path / "admin", address)
 
-    def published(self) -> list[str]:
-        """Reads the files of the endpoints' folder."""
-        texts = []
-        for file in sorted(self.endpoints.glob("*.yaml")):
-            try:
-                texts.append(file.read_text())
-            except FileNotFoundError:  # the supervisor has removed it meanwhile
-                continue
-        return texts
+    def admin(self) -> str:
+        """Reads where xds-server's HTTP server listens."""
+        return (self.path / "admin").read_text()
 
-    def set_desired_replicas(self, service: str, replicas: int) -> None:
-        """Writes how many replicas of a service should run."""
-        _write(self.replicas / service, f"{replicas}\n")
+    def put(self, document: Object) -> None:
+        """Writes an object."""
+        _write(self.objects / objects.identity(document).file, manifests.dump(document))
 
-    def desired_replicas(self, service: str) -> int:
-        """Returns how many replicas of a service should run.
+    def get(self, identity: Identity) -> Object | None:
+        """Reads an object, None if there is none.
 
         Raises:
-            ServiceError: The file does not say.
+            ConfigurationError: Its file is malformed.
         """
-        file = self.replicas / service
-        try:
-            replicas = int(file.read_text())
-        except (OSError, ValueError) as error:
-            raise ServiceError(f"{file} does not hold a number: {error}") from error
-        if not 0 <= replicas <= MAX_REPLICAS:
-            raise ServiceError(f"{file} must hold a number between 0 and {MAX_REPLICAS}, not {replicas}")
-        return replicas
+        file = self.objects / identity.file
+        text = _read(file)
+        return None if text is None else objects.parse(text, str(file))[0]
+
+    def remove(self, identity: Identity) -> bool:
+        """Removes an object; returns whether it was there."""
+        file = self.objects / identity.file
+        found = file.exists()
+        file.unlink(missing_ok=True)
+        return found
+
+    def texts(self, kind: str) -> dict[str, str]:
+        """Reads all files with objects of a kind in the namespace of the demo, by the objects' names."""
+        prefix = Identity(kind, objects.NAMESPACE, "").file.removesuffix(".yaml")
+        files = sorted(self.objects.glob(f"{prefix}*.yaml"))
+        found = {file.stem.removeprefix(prefix): _read(file) for file in files}
+        return {name: text for name, text in found.items() if text is not None}
+
+    def publish(self, slices: Mapping[str, str], statuses: Mapping[str, Status]) -> None:
+        """Makes the directory hold these EndpointSlices and then these statuses, and none that it held before."""
+        files = {self.objects / name: text for name, text in slices.items()} | {
+            self._status / name: json.dumps(status) for name, status in statuses.items()
+        }
+        for file, text in files.items():
+            if self._published.get(file) != text:
+                _write(file, text)
+                self._published[file] = text
+        for file in self._published.keys() - files.keys():
+            file.unlink(missing_ok=True)
+            del self._published[file]
+
+    def status(self, deployment: str) -> Status | None:
+        """Reads how far the supervisor is with a Deployment; None if it has none of that name, nor replicas of it."""
+        text = _read(self._status / deployment)
+        return Status(*json.loads(text)) if text else None
 
 
 @contextmanager
@@ -184,6 +219,13 @@ def wait(condition: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(_PERIOD)
     return True
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:  # it may have been removed meanwhile
+        return None
 
 
 def _write(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ from xds_server.csds.servicer import StatusServicer
 from xds_server.files import FilesSource
 from xds_server.kubernetes.source import KubernetesSource
 from xds_server.mesh.store import Store
-from xds_server.model.tables import SERVICES, Changes
+from xds_server.model.tables import NODE_ZONES, SERVICES, Changes
 from xds_server.objects.kinds import KINDS, collections
 from xds_server.resources.builders import builder
 from xds_server.resources.types import Key, ResourceType
@@ -69,6 +69,9 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
 
     def publish(changes: Changes) -> None:
         cache.publish(changes)
+        nodes = {entry.key for entry in changes if entry.table is NODE_ZONES}
+        if nodes:
+            servicer.relocate(nodes)
         published.set()
 
     store, source = discovery(settings, publish)
@@ -88,7 +91,14 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
     if settings.debug_listen:
         listening.bind(debug_server, settings.debug_listen)
     admin = web.AppRunner(
-        pages.application(cache, servicer, probe, age=source.age, problems=lambda: store.problems),
+        pages.application(
+            cache,
+            servicer,
+            probe,
+            age=source.age,
+            problems=lambda: store.problems,
+            statuses=lambda: store.statuses,
+        ),
         access_log=None,
     )
     await admin.setup()

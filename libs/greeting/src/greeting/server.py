@@ -45,6 +45,12 @@ class ServerSettings(ServiceSettings):
         default=5,
         description="Seconds to keep serving, as NOT_SERVING, after SIGTERM, so that clients stop calling first.",
     )
+    fail_percent: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="For demos of retries and outlier detection: how many calls of a hundred fail with UNAVAILABLE.",
+    )
     hostname: str = Field(
         default_factory=socket.gethostname, description="Host name in replies. Default: this machine's."
     )
@@ -71,7 +77,7 @@ async def serve(settings: ServerSettings, shutdown: Shutdown) -> None:
     """
     server = grpc.aio.server(options=listening.SERVER_OPTIONS)
     greeter_pb2_grpc.add_GreeterServicer_to_server(
-        Greeter(settings.greeting, settings.hostname, settings.pod_ip), server
+        Greeter(settings.greeting, settings.hostname, settings.pod_ip, settings.fail_percent), server
     )
     status = health.add(server, [GREETER])
     reflection.enable_server_reflection([GREETER, HEALTH, reflection.SERVICE_NAME], server)

@@ -15,12 +15,17 @@ from xds_server.ads.session import ResourceStatus
 from xds_server.ads.stream import Stream
 from xds_server.cache.cache import Cache
 from xds_server.mesh.problems import Problem
+from xds_server.mesh.statuses import Status
 from xds_server.model.service import PortName, Service
 from xds_server.model.tables import ENDPOINTS, SERVICES
+from xds_server.objects.kinds import GRPC_BACKEND_POLICY, GRPC_ROUTE, Kind
+from xds_server.objects.meta import Key
 from xds_server.resources.types import ResourceType
 
 _DEBUG_PAGES = {
     "/debug/services": "what was discovered: each service with its ports and endpoints, and what can't be used",
+    "/debug/routes": "each GRPCRoute with what its status has to say, parent by parent",
+    "/debug/policies": "each GRPCBackendPolicy with what its status has to say, target by target",
     "/debug/resources": "what clients subscribe to: each resource with its version",
     "/debug/clients": "each stream with its subscriptions, versions and rejections",
 }
@@ -33,6 +38,7 @@ def application(
     *,
     age: Callable[[], float],
     problems: Callable[[], Iterable[Problem]],
+    statuses: Callable[[], Iterable[tuple[Kind, Key, Status]]],
 ) -> web.Application:
     """The application to serve. It shows the state as it is at each request.
 
@@ -42,6 +48,7 @@ def application(
         probe: Whether ADS answers.
         age: Seconds since the source last confirmed the state.
         problems: What can't be used of the objects that were read.
+        statuses: What is to be said about each route and policy.
     """
 
     async def livez(_: web.Request) -> web.Response:
@@ -58,7 +65,7 @@ def application(
         return await livez(_)
 
     async def show_metrics(_: web.Request) -> web.Response:
-        _update_gauges(cache, age(), problems())
+        _update_gauges(cache, age(), problems(), statuses())
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def debug(_: web.Request) -> web.Response:
@@ -77,6 +84,12 @@ def application(
             ]
         unusable = [{"kind": p.kind, "object": "/".join(p.key), "reason": p.reason} for p in problems()]
         return _json({"services": found, "problems": [*unusable, *failed]})
+
+    async def routes(_: web.Request) -> web.Response:
+        return _json(_stated(statuses(), GRPC_ROUTE, "parents"))
+
+    async def policies(_: web.Request) -> web.Response:
+        return _json(_stated(statuses(), GRPC_BACKEND_POLICY, "ancestors"))
 
     async def resources(_: web.Request) -> web.Response:
         with cache.lock:
@@ -108,6 +121,8 @@ def application(
             web.get("/debug", debug),
             web.get("/debug/", debug),
             web.get("/debug/services", services),
+            web.get("/debug/routes", routes),
+            web.get("/debug/policies", policies),
             web.get("/debug/resources", resources),
             web.get("/debug/clients", clients),
         ]
@@ -115,7 +130,28 @@ def application(
     return app
 
 
-def _update_gauges(cache: Cache, age: float, problems: Iterable[Problem]) -> None:
+def _stated(statuses: Iterable[tuple[Kind, Key, Status]], kind: Kind, field: str) -> list[Mapping[str, Any]]:
+    """The statuses of one kind; `field` is what the kind calls what it refers to."""
+    return [
+        {
+            "object": "/".join(key),
+            "generation": status.generation,
+            field: [
+                {"ref": entry.ref, "conditions": [condition._asdict() for condition in entry.conditions]}
+                for entry in status.entries
+            ],
+        }
+        for found, key, status in sorted(statuses, key=lambda each: each[1])
+        if found is kind
+    ]
+
+
+def _update_gauges(
+    cache: Cache,
+    age: float,
+    problems: Iterable[Problem],
+    statuses: Iterable[tuple[Kind, Key, Status]],
+) -> None:
     """Sets the metrics that are not counted as things happen."""
     metrics.age_seconds.set(age)
     with cache.lock:
@@ -126,8 +162,17 @@ def _update_gauges(cache: Cache, age: float, problems: Iterable[Problem]) -> Non
     for type_ in ResourceType:
         metrics.subscriptions.labels(type_.label).set(subscribed[type_])
     metrics.problems.clear()
-    for kind, number in found.items():
-        metrics.problems.labels(kind).set(number)
+    for name, number in found.items():
+        metrics.problems.labels(name).set(number)
+    conditions = Counter(
+        (kind.name, condition.type, str(condition.status), condition.reason)
+        for kind, _, status in statuses
+        for entry in status.entries
+        for condition in entry.conditions
+    )
+    metrics.conditions.clear()
+    for labels, number in conditions.items():
+        metrics.conditions.labels(*labels).set(number)
 
 
 def _client(stream: Stream, statuses: Iterable[ResourceStatus]) -> Mapping[str, Any]:

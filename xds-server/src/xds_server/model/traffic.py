@@ -131,7 +131,9 @@ class CallPolicy(NamedTuple):
 
     def over(self, other: "CallPolicy") -> "CallPolicy":
         """This policy, with the fields of the other one where this one says nothing."""
-        return CallPolicy(*(mine if mine is not None else theirs for mine, theirs in zip(self, other, strict=True)))
+        return CallPolicy(
+            *(mine if mine is not None else theirs for mine, theirs in zip(self, other, strict=True))
+        )
 
 
 class Rule(NamedTuple):

@@ -5,6 +5,7 @@ No error of a call ends them. The pure modules beside it decide what is logged.
 
 import asyncio
 import functools
+import itertools
 import math
 import os
 
@@ -18,7 +19,7 @@ from greeting.client import bootstrap, csds, hints
 from greeting.client.bootstrap import Bootstrap
 from greeting.client.failures import Failures
 from greeting.client.message import Message
-from greeting.client.settings import ClientSettings, is_xds
+from greeting.client.settings import ClientSettings, Metadata, is_xds
 from greeting.client.spread import Spread
 from servicekit import lifecycle
 from servicekit.lifecycle import Shutdown
@@ -67,6 +68,7 @@ class _Client:
         self, settings: ClientSettings, channel: grpc.aio.Channel, bootstrap: Bootstrap | None
     ) -> None:
         self._settings = settings
+        self._numbers = itertools.count()
         self._stub = GreeterStub(channel)
         self._bootstrap = bootstrap
         self._clock = asyncio.get_running_loop().time
@@ -79,7 +81,7 @@ class _Client:
     async def call_steadily(self) -> None:
         due = self._clock()
         while True:
-            await self._call()
+            await asyncio.gather(*(self._call() for _ in range(self._settings.concurrency)))
             due = next_call(due, self._clock(), self._settings.interval)
             await asyncio.sleep(due - self._clock())
 
@@ -99,8 +101,9 @@ class _Client:
 
     async def _call(self) -> None:
         request = SayHelloRequest(name=self._settings.name)
+        sent = headers(self._settings.metadata, next(self._numbers))
         try:
-            reply = await self._stub.SayHello(request, timeout=self._settings.timeout)
+            reply = await self._stub.SayHello(request, timeout=self._settings.timeout, metadata=sent)
         except grpc.aio.AioRpcError as error:
             self._failed(error)
             return
@@ -109,7 +112,8 @@ class _Client:
         if message := self._failures.succeeded(self._clock()):
             _log(message)
         self._connected = True
-        log.info("reply", message=reply.message, hostname=reply.hostname, ip=reply.ip)
+        also = {"metadata": dict(sent)} if sent else {}
+        log.info("reply", message=reply.message, hostname=reply.hostname, ip=reply.ip, **also)
         for spread in (self._minute, self._total):
             spread.replied(reply.hostname)
 
@@ -135,6 +139,11 @@ class _Client:
 def next_call(due: float, now: float, interval: float) -> float:
     """Returns when the next call is due: on the schedule of `interval`, without the times that have passed."""
     return due + max(1, math.ceil((now - due) / interval)) * interval
+
+
+def headers(metadata: Metadata, number: int) -> tuple[tuple[str, str], ...]:
+    """Returns the headers of the call with that number."""
+    return tuple((name, values[number % len(values)]) for name, values in metadata)
 
 
 def _log(message: Message) -> None:
