@@ -73,7 +73,8 @@ def start(request: pytest.FixtureRequest, mesh: Mesh) -> Iterator[Start]:
         def begin(node_id: str = "interop", **node: str) -> Client:
             if client is envoy.ENVOY:
                 return stack.enter_context(envoy.Envoy(command, mesh.server.address, node_id))
-            environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=mesh.bootstrap(node_id, **node))
+            bootstrap = mesh.bootstrap(node_id, scheme=client.scheme, **node)
+            environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=bootstrap)
             return stack.enter_context(Program(command, environment))
 
         yield begin

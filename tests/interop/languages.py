@@ -33,12 +33,14 @@ class Language:
         tools: The programs that it needs, and where to get them.
         version: Returns the version of the implementation.
         build: Builds the client and returns the command that starts it.
+        scheme: What it needs before the address of an xDS server in its bootstrap.
     """
 
     name: str
     tools: tuple[tuple[str, str], ...]
     version: Callable[[], str]
     build: Callable[[], Sequence[str]]
+    scheme: str = ""
 
     @property
     def missing(self) -> str:
@@ -145,5 +147,7 @@ LANGUAGES = (
         _node,
     ),
 )
-RUST = Language("Rust", (("cargo", "https://rustup.rs, Rust 1.88 or newer"),), _rust_version, _rust)
-"""Only in the scenarios of traffic features: its first release is still to come."""
+RUST = Language(
+    "Rust", (("cargo", "https://rustup.rs, Rust 1.88 or newer"),), _rust_version, _rust, scheme="http://"
+)
+"""Only in the scenarios of traffic features, as tonic-xds has no release yet but previews."""

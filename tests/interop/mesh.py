@@ -90,7 +90,13 @@ class Mesh:
         assert self.nacks == 0, self.server.warnings("client rejected a response")
 
     def bootstrap(
-        self, node_id: str = "interop", *, namespace: str = "default", zone: str = "", node_name: str = ""
+        self,
+        node_id: str = "interop",
+        *,
+        scheme: str = "",
+        namespace: str = "default",
+        zone: str = "",
+        node_name: str = "",
     ) -> str:
         """Returns a bootstrap as in docs/your-services.md."""
         metadata = {"NAMESPACE": namespace} | ({"NODE_NAME": node_name} if node_name else {})
@@ -98,7 +104,7 @@ class Mesh:
             {
                 "xds_servers": [
                     {
-                        "server_uri": self.server.address,
+                        "server_uri": scheme + self.server.address,
                         "channel_creds": [{"type": "insecure"}],
                         "server_features": ["xds_v3", "ignore_resource_deletion"],
                     }
