@@ -1,5 +1,7 @@
 """What routes, policies and hints become in resources: each gRFC by itself."""
 
+from typing import Any
+
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
@@ -53,8 +55,11 @@ MESSAGES = {
 }
 
 
-def look(*, routes=None, policy=None, endpoints=(), client=Client("shop")):
-    tables = {table: {} for table in TABLES}
+SHOP = Client("shop")
+
+
+def look(*, routes=None, policy=None, endpoints=(), client=SHOP):
+    tables: dict[Any, dict[Any, Any]] = {table: {} for table in TABLES}
     tables[SERVICES][WEB] = Service(WEB, (Port("", 80, is_grpc=True),))
     tables[ENDPOINTS][PORT] = tuple(sorted(endpoints))
     if routes is not None:
@@ -305,7 +310,7 @@ def endpoint(number, zone, *, zones=(), nodes=()):
 def ranked(endpoints, **client):
     """By priority: the last numbers of the addresses."""
     found = build(ResourceType.ENDPOINTS, look(endpoints=endpoints, client=Client("shop", **client)))
-    result = {}
+    result: dict[int, list[int]] = {}
     for locality in found.endpoints:
         numbers = [
             int(e.endpoint.address.socket_address.address.split(".")[-1]) for e in locality.lb_endpoints

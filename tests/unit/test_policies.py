@@ -345,6 +345,17 @@ def test_the_oldest_policy_of_a_target_wins_then_the_name(mesh, order):
     assert [key for key, _ in mesh.reasons()] == [("shop", "b")]
 
 
+def test_a_route_that_loses_its_policy_has_the_next_one(mesh):
+    mesh.put(policy("a", ROUTE, timeout="10s"), policy("b", ROUTE, timeout="20s"))
+    assert mesh.conditions("b") == [(False, "Conflicted")]
+    mesh.policies.take_restated()
+    mesh.remove("a")
+    assert mesh.policies.of_route(SPLIT, "").timeout == 20.0
+    assert mesh.conditions("b") == ACCEPTED_ONCE
+    assert mesh.policies.take_restated() == {("shop", "a"), ("shop", "b")}
+    assert mesh.reasons() == []
+
+
 def test_a_policy_may_lose_one_target_and_have_another(mesh):
     mesh.put(policy("a", timeout="10s"), policy("b", SERVICE, RULE, GRPC_PORT, timeout="20s"))
     assert mesh.conditions("b") == [(False, "Conflicted"), (True, "Accepted"), (True, "Accepted")]

@@ -17,6 +17,7 @@ from servicekit.health import add_with_threads as add_health
 from servicekit.lifecycle import Shutdown, run_until_shutdown
 from xds_server import metrics
 from xds_server.admin import pages
+from xds_server.admin.pages import Shown
 from xds_server.admin.probe import AdsProbe
 from xds_server.ads.limits import Limits
 from xds_server.ads.node import UNKNOWN
@@ -92,12 +93,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         listening.bind(debug_server, settings.debug_listen)
     admin = web.AppRunner(
         pages.application(
-            cache,
-            servicer,
-            probe,
-            age=source.age,
-            problems=lambda: store.problems,
-            statuses=lambda: store.statuses,
+            Shown(cache, servicer, probe, source.age, lambda: store.problems, lambda: store.statuses)
         ),
         access_log=None,
     )

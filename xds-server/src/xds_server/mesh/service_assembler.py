@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 
-from xds_server.mesh import services
+from xds_server.mesh.services import NOTHING, Assembled, assemble, owner
 from xds_server.mesh.problems import Problem
 from xds_server.model.service import Service, ServiceName
 from xds_server.model.tables import ENDPOINTS, SERVICES, Entry
@@ -20,7 +20,7 @@ class ServiceAssembler:
     def __init__(self) -> None:
         self._objects: dict[ServiceName, core.Service] = {}
         self._slices: dict[ServiceName, dict[meta.Key, discovery.EndpointSlice]] = {}
-        self._assembled: dict[ServiceName, services.Assembled] = {}
+        self._assembled: dict[ServiceName, Assembled] = {}
         self._services: dict[ServiceName, Service] = {}
         self._touched: set[ServiceName] = set()
         self._restated: set[ServiceName] = set()
@@ -43,22 +43,22 @@ class ServiceAssembler:
         self, before: discovery.EndpointSlice | None, after: discovery.EndpointSlice | None
     ) -> None:
         """Takes the change of an EndpointSlice, which may move from one service to another."""
-        if before is not None and (owner := services.owner(before)):
-            del self._slices[owner][meta.key(before)]
-            if not self._slices[owner]:
-                del self._slices[owner]
-            self._touched.add(owner)
-        if after is not None and (owner := services.owner(after)):
-            self._slices.setdefault(owner, {})[meta.key(after)] = after
-            self._touched.add(owner)
+        if before is not None and (name := owner(before)):
+            del self._slices[name][meta.key(before)]
+            if not self._slices[name]:
+                del self._slices[name]
+            self._touched.add(name)
+        if after is not None and (name := owner(after)):
+            self._slices.setdefault(name, {})[meta.key(after)] = after
+            self._touched.add(name)
 
     def flush(self) -> dict[Entry, Any]:
         """Assembles what was touched; returns the table entries that really changed."""
         changes: dict[Entry, Any] = {}
         for name in self._touched:
-            before = self._assembled.get(name, services.NOTHING)
+            before = self._assembled.get(name, NOTHING)
             after = self._assemble(name, before)
-            if after == services.NOTHING:
+            if after == NOTHING:
                 self._assembled.pop(name, None)
             else:
                 self._assembled[name] = after
@@ -82,19 +82,19 @@ class ServiceAssembler:
 
     def problems_of(self, name: ServiceName) -> tuple[Problem, ...]:
         """What can't be used of one service's objects."""
-        return self._assembled.get(name, services.NOTHING).problems
+        return self._assembled.get(name, NOTHING).problems
 
     def problems(self) -> Iterator[Problem]:
         """What can't be used of all objects."""
         return (problem for assembled in self._assembled.values() for problem in assembled.problems)
 
-    def _assemble(self, name: ServiceName, before: services.Assembled) -> services.Assembled:
+    def _assemble(self, name: ServiceName, before: Assembled) -> Assembled:
         """The service as its objects make it now; as it was if that fails, so that it harms no other service."""
         source = self._objects.get(name)
         if source is None:
-            return services.NOTHING
+            return NOTHING
         try:
-            return services.assemble(source, self._slices.get(name, {}).values())
+            return assemble(source, self._slices.get(name, {}).values())
         except Exception as error:
             log.exception("service can't be assembled; it stays as it was", service=str(name))
             reason = f"it can't be assembled and stays as it was: {error!r}"

@@ -15,6 +15,7 @@ from xds_server.mesh.routes import RouteAssembler
 from xds_server.mesh.service_assembler import ServiceAssembler
 from xds_server.mesh.statuses import Status
 from xds_server.model.tables import SERVICES, Changes, Entry
+from xds_server.model.traffic import CallPolicy
 from xds_server.objects import core, discovery, meta
 from xds_server.objects.gateway import GRPCRoute
 from xds_server.objects.kinds import GRPC_BACKEND_POLICY, GRPC_ROUTE, SERVICE, Collection, Kind
@@ -63,11 +64,8 @@ class Store:
         self._objects: dict[Collection, dict[meta.Key, meta.Object]] = {c: {} for c in self._unlisted}
         self._services = ServiceAssembler()
         self._nodes = NodeAssembler()
-        # The policies of a route are looked up when it is assembled, when both assemblers exist.
-        self._routes = RouteAssembler(
-            self._services.services, lambda key, rule: self._policies.of_route(key, rule)
-        )
-        self._policies = PolicyAssembler(self._services.services, self._routes.objects)
+        self._routes = RouteAssembler(self._services.services, self._policy_of)
+        self._policies: PolicyAssembler = PolicyAssembler(self._services.services, self._routes.objects)
         self._problem_log = ProblemLog(self._reports.problem)
         self._published = False
 
@@ -121,7 +119,11 @@ class Store:
             self._pass_on(key, before, None)
             self._flush()
 
-    def _pass_on(self, key: meta.Key, before: meta.Object | None, after: meta.Object | None) -> None:
+    def _policy_of(self, route: meta.Key, rule: str) -> CallPolicy:
+        """What policies say about a rule of a route. Called while routes are assembled, after the policies."""
+        return self._policies.of_route(route, rule)
+
+    def _pass_on(self, key: meta.Key, before: Any, after: Any) -> None:
         """Passes an object that was added, modified or removed to the assembler of its kind."""
         match after if after is not None else before:
             case core.Service():
