@@ -5,8 +5,8 @@ from typing import Any
 
 import structlog
 
-from xds_server.mesh.services import NOTHING, Assembled, assemble, owner
 from xds_server.mesh.problems import Problem
+from xds_server.mesh.services import NOTHING, Assembled, assemble, owner
 from xds_server.model.service import Service, ServiceName
 from xds_server.model.tables import ENDPOINTS, SERVICES, Entry
 from xds_server.objects import core, discovery, meta
