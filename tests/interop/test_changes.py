@@ -13,9 +13,10 @@ from tests.interop.client import Program
 from tests.interop.conftest import Note, build
 from tests.interop.languages import LANGUAGES
 from tests.interop.mesh import SERVICE, TARGET, Mesh
-from tests.interop.traffic import endpoint, policy, route, service
+from tests.interop.traffic import endpoint, service
 from tests.support import objects, running
 from tests.support.objects import Object
+from tests.support.traffic import harmless_spec, policy, route
 from tests.support.waiting import wait_until
 
 SECONDS = 20
@@ -82,26 +83,10 @@ class Changes:
         return f"backendRefs: [{', '.join(refs)}]"
 
     def set_policy(self) -> None:
-        """Gives a Service another policy, without any fault that a call can fail of; or none."""
+        """Gives a Service another policy, which makes no call fail; or none."""
         name = self._chance.choice((SERVICE, *self._canaries))
-        fields = [
-            f"timeout: {self._chance.randint(10, 30)}s",
-            f"retry: {{codes: [UNAVAILABLE], attempts: {self._chance.randint(1, 4)}, backoff: 25ms}}",
-            f"maxConcurrentRequests: {self._chance.randint(100, 1000)}",
-            "outlierDetection: {interval: 1s, failurePercentage: {threshold: 85}, successRate: {stdevFactor: 1900}}",
-            "fault: {delay: {duration: 10ms, percent: 10}}",
-            "loadBalancing: "
-            + self._chance.choice(
-                (
-                    "{type: RoundRobin}",
-                    "{type: RingHash, ringHash: {header: x-client, minimumRingSize: 64}}",
-                    "{type: WeightedRoundRobin}",
-                )
-            ),
-        ]
-        chosen = [field for field in fields if self._chance.random() < 0.5]
-        if chosen:
-            self._write(f"policy-{name}", policy("\n".join(chosen), name=name))
+        if spec := harmless_spec(self._chance):
+            self._write(f"policy-{name}", policy(spec, name=name))
         else:
             (self._folder / f"policy-{name}.yaml").unlink(missing_ok=True)
 

@@ -19,12 +19,10 @@ from tests.interop.traffic import (
     counts_by_header,
     endpoint,
     is_share,
-    of_route,
-    policy,
-    route,
     service,
 )
 from tests.support import objects
+from tests.support.traffic import of_route, policy, route
 
 BACKENDS = 4
 OTHER = "/greeter.v1.Greeter/Other"

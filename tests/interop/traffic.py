@@ -1,12 +1,10 @@
-"""Traffic objects, written as YAML as users write them, and the backends that they are about."""
+"""Backends as Services, a mesh whose objects change as a whole, and what to expect of shares."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from statistics import NormalDist
 from typing import Any
-
-import yaml
 
 from tests.interop.backend import Backend
 from tests.interop.mesh import SERVICE, Mesh
@@ -16,36 +14,6 @@ from tests.support.waiting import wait_until
 
 _TAIL = NormalDist().inv_cdf(0.9995)
 """The 99.9 % interval in standard deviations."""
-
-
-def route(rules: str, *, name: str = SERVICE, namespace: str = "default", parent: str = SERVICE) -> Object:
-    """Returns a GRPCRoute of a Service of namespace default, from the YAML of its rules."""
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "GRPCRoute",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "parentRefs": [{"group": "", "kind": "Service", "name": parent, "namespace": "default"}],
-            "rules": yaml.safe_load(rules),
-        },
-    }
-
-
-def policy(spec: str, *, name: str = SERVICE, target: Object | None = None) -> Object:
-    """Returns a GRPCBackendPolicy from the YAML of its spec; its target is the Service of its name by default."""
-    targets = [target or {"group": "", "kind": "Service", "name": name}]
-    return {
-        "apiVersion": "proxyless-grpc-lb.dev/v1alpha1",
-        "kind": "GRPCBackendPolicy",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"targetRefs": targets, **yaml.safe_load(spec)},
-    }
-
-
-def of_route(name: str, rule: str | None = None) -> Object:
-    """Returns a target of a policy: a GRPCRoute, or a rule of it by its name."""
-    target = {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": name}
-    return target | ({"sectionName": rule} if rule else {})
 
 
 def service(name: str, backends: Iterable[Backend] = (), **spec: Any) -> list[Object]:
