@@ -145,10 +145,10 @@ def peer(*, services: int, endpoints: int) -> Iterator[Target]:
 
 
 @contextlib.contextmanager
-def api_server(*, services: int, endpoints: int) -> Iterator[str]:
-    """Runs a stub of the Kubernetes API server and yields its address."""
+def api_server(**options: object) -> Iterator[str]:
+    """Runs a stub of the Kubernetes API server with options of its own, and yields its address."""
     address = f"127.0.0.1:{running.free_port()}"
-    sizes = (f"--services={services}", f"--endpoints={endpoints}")
+    sizes = (f"--{name}={value}" for name, value in options.items())
     with Running(
         str(BUILD / "apiserver"), f"--listen={address}", *sizes, env=running.environment()
     ) as program:
@@ -175,13 +175,11 @@ def kubeconfig(path: Path, address: str) -> Path:
 
 
 @contextlib.contextmanager
-def ours(
-    directory: Path, *, services: int, endpoints: int, replicas: int = 1, **settings: str
-) -> Iterator[Target]:
-    """Runs xds-server with the stub of the API server."""
-    with api_server(services=services, endpoints=endpoints) as api, contextlib.ExitStack() as stack:
+def ours(directory: Path, *, replicas: int = 1, **options: object) -> Iterator[Target]:
+    """Runs xds-server with the stub of the API server, which gets the options."""
+    with api_server(**options) as api, contextlib.ExitStack() as stack:
         config = str(kubeconfig(directory / "kubeconfig", api))
-        found = [stack.enter_context(XdsServer(None, KUBECONFIG=config, **settings)) for _ in range(replicas)]
+        found = [stack.enter_context(XdsServer(None, KUBECONFIG=config)) for _ in range(replicas)]
         for one in found:
             one.wait_until_ready()
         change = f"--post=http://{api}/set?address={{address}}"

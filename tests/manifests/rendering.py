@@ -23,6 +23,7 @@ EXAMPLES = sorted(file.parent.name for file in ROOT.glob("k8s/examples/*/kustomi
 # Uses of k8s/: each is a kustomization as a user would write it in another folder.
 USES: dict[str, Object] = {
     **{f"base/{service}": {"resources": [f"k8s/base/{service}"]} for service in SERVICES},
+    "base/xds-server/crds": {"resources": ["k8s/base/xds-server/crds"]},
     "overlays/kind": {"resources": ["k8s/overlays/kind"]},
     "overlays/ha": {"resources": ["k8s/overlays/ha"]},
     **{f"examples/{name}": {"resources": [f"k8s/examples/{name}"]} for name in EXAMPLES},

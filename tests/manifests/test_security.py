@@ -69,12 +69,18 @@ def test_memory_is_limited_and_cpu_is_not(deployment: Object) -> None:
     assert resources["limits"].keys() == {"memory"}
 
 
-def test_xds_server_may_only_read_services_and_endpointslices() -> None:
+def test_xds_server_may_only_read_what_it_serves_and_write_statuses_and_events() -> None:
     [role] = rendering.of_kind("ClusterRole").values()
-    read = ["get", "list", "watch"]
+    read, gateway, ours = ["get", "list", "watch"], "gateway.networking.k8s.io", "proxyless-grpc-lb.dev"
     assert role["rules"] == [
         {"apiGroups": [""], "resources": ["services"], "verbs": read},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": read},
+        {"apiGroups": [gateway], "resources": ["grpcroutes"], "verbs": read},
+        {"apiGroups": [ours], "resources": ["grpcbackendpolicies"], "verbs": read},
+        {"apiGroups": [gateway], "resources": ["grpcroutes/status"], "verbs": ["patch", "update"]},
+        {"apiGroups": [ours], "resources": ["grpcbackendpolicies/status"], "verbs": ["patch", "update"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
     ]
     assert not rendering.of_kind("Role")
 

@@ -30,7 +30,9 @@ def test_every_task_has_a_description() -> None:
 
 def test_undeploy_deletes_every_kind_that_deploy_creates() -> None:
     [command] = tasks()["undeploy"]["cmds"]
-    kinds = command.partition(" delete ")[2].split()[0].split(",")
+    kinds = (
+        command.partition(" delete ")[2].split()[0].replace("crds", "customresourcedefinitions").split(",")
+    )
     created = {f"{found['kind'].lower()}s" for found in rendering.rendered("overlays/ha")}
     assert set(kinds) == created
     assert "--selector {{.PART_OF}}" in command

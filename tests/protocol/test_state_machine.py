@@ -1,5 +1,7 @@
 """Random clients and a random mesh: once all messages are delivered, a client holds exactly the server's state for it.
 
+A client is never sent a route with requests for a cluster that the route it has does not name.
+
 Requests and responses are delayed at random, so that they cross each other as on a network.
 """
 
@@ -10,8 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.protocol.client import CDS, LDS, Client, find, make_cache, publish, service
+from tests.protocol.client import CDS, LDS, MESSAGES, RDS, Client, find, make_cache, publish, service
 from xds_server.ads.session import Response
+from xds_server.model.service import PortName, ServiceName
+from xds_server.model.tables import ROUTES, Entry
+from xds_server.model.traffic import Backend, Match, Routes, Rule
 from xds_server.resources.types import ResourceType
 
 SERVICES = ["a", "b", "c"]
@@ -27,6 +32,14 @@ moves = st.lists(
 )
 
 
+def clusters(body):
+    """The clusters that a route names."""
+    found = set()
+    for route in MESSAGES[RDS].FromString(body).virtual_hosts[0].routes:
+        found |= {route.route.cluster, *(c.name for c in route.route.weighted_clusters.clusters)} - {""}
+    return found
+
+
 def wanted(held):
     return {*held.names, *(["*"] if held.wildcard else [])}
 
@@ -40,6 +53,8 @@ class Stream:
         self.responses: deque[Response] = deque()
         self.due: Counter[ResourceType] = Counter()
         self.sent: Counter[ResourceType] = Counter()
+        self.introducing = False
+        self.refused = False  # a client that refuses routes has others than the server knows
 
     def ask(self, kind, names, **fields):
         """Makes the client send a request; each new subscription is a reason for a response."""
@@ -57,14 +72,38 @@ class Stream:
         if response is not None:
             self.responses.append(response)
             self.sent[response.type] += 1
+            if response.introduces:
+                self.introducing = True
+                self.due[RDS] += 1
         return response
 
+    def introduce(self):
+        """Lets the moment pass that the client has to set up new clusters."""
+        self.introducing = False
+        self.client.session.introduced()
+
     def read_response(self, *, refuse):
-        _, _, answer = self.client.take(self.responses.popleft(), refuse=refuse)
+        response = self.responses.popleft()
+        before = dict(self.client.held[RDS].resources)
+        _, _, answer = self.client.take(response, refuse=refuse)
+        if response.type is RDS and not self.refused:
+            for name, body in self.client.held[RDS].resources.items():
+                self.check_introduction(before.get(name), body)
+        self.refused |= refuse and response.type is RDS
         self.requests.append(answer)
 
+    def check_introduction(self, before, after):
+        """Checks that the last route alone, which matches nothing, names clusters that are new to the client."""
+        if before is None or before == after or (new := clusters(after) - clusters(before)) == set():
+            return
+        routes = MESSAGES[RDS].FromString(after).virtual_hosts[0].routes
+        assert {c.name for c in routes[-1].route.weighted_clusters.clusters} >= new
+        assert routes[-1].match.path
+
     def come_to_rest(self):
-        while self.requests or self.responses or self.write_response():
+        while self.requests or self.responses or self.write_response() or self.introducing:
+            if self.introducing:
+                self.introduce()
             while self.requests:
                 self.read_request()
             while self.responses:
@@ -120,14 +159,30 @@ class Streams(RuleBasedStateMachine):
     def publish(self, name, last, ports):
         self.publish_changes(service(name, *(f"10.0.0.{n}" for n in last), ports=ports))
 
+    @rule(
+        name=st.sampled_from(SERVICES),
+        split=st.dictionaries(st.sampled_from(SERVICES), st.integers(1, 3), max_size=3),
+    )
+    def route(self, name, split):
+        """Splits the requests to a service between services; an empty split takes the route away."""
+        port = PortName(ServiceName("shop", name), 80)
+        backends = tuple(Backend(PortName(ServiceName("shop", n), 80), w) for n, w in sorted(split.items()))
+        routes = Routes(producer=(Rule(Match(), backends),)) if split else None
+        self.publish_changes(more={Entry(ROUTES, port): routes})
+
+    @rule(who=who)
+    def time_for_new_clusters_passes(self, who):
+        if self.streams[who].introducing:
+            self.streams[who].introduce()
+
     @rule(name=st.sampled_from(SERVICES))
     def delete(self, name):
         self.publish_changes(gone=[name])
 
-    def publish_changes(self, *services, gone=()):
+    def publish_changes(self, *services, gone=(), more=None):
         """Each new or changed resource is a reason for a response, and each deleted one, if its type has deletions."""
         before = self.everything()
-        publish(self.cache, *services, gone=gone)
+        publish(self.cache, *services, more or {}, gone=gone)
         after = self.everything()
         for stream in getattr(self, "streams", ()):
             for kind in KINDS:

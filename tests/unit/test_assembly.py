@@ -5,8 +5,10 @@ import itertools
 import pytest
 
 from tests.support.convert import convert
+from xds_server.mesh.nodes import NodeAssembler
 from xds_server.mesh.services import NOTHING, Assembled, assemble
 from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
+from xds_server.model.tables import NODE_ZONES, Entry
 
 WEB = PortName(ServiceName("shop", "web"), 80)
 
@@ -276,3 +278,32 @@ def test_order_of_objects_makes_no_difference():
         endpoint_slice(at("10.0.0.2", zone="a"), name="web-b"),
     ]
     assert assemble(service(), slices) == assemble(service(), slices[::-1])
+
+
+def test_hints_say_whose_clients_should_prefer_an_endpoint():
+    hints = {"forZones": [{"name": "b"}, {"name": "a"}, {"name": "a"}], "forNodes": [{"name": "n1"}]}
+    found = assemble(
+        service(), [endpoint_slice({**at("10.0.0.1", zone="a"), "hints": hints}, at("10.0.0.2"))]
+    )
+    assert [(e.for_zones, e.for_nodes) for e in found.endpoints[WEB]] == [((), ()), (("a", "b"), ("n1",))]
+
+
+def node(name, zone=None):
+    labels = {"topology.kubernetes.io/zone": zone} if zone is not None else None
+    return convert({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
+
+
+def test_the_zones_of_nodes_that_changed_are_passed_on():
+    nodes = NodeAssembler()
+    nodes.put("n1", node("n1", "a"))
+    nodes.put("n2", node("n2"))
+    assert nodes.flush() == {Entry(NODE_ZONES, "n1"): "a"}
+    nodes.put("n1", node("n1", "a"))
+    assert nodes.flush() == {}
+    nodes.put("n1", node("n1", "b"))
+    nodes.put("n2", node("n2", "a"))
+    assert nodes.flush() == {Entry(NODE_ZONES, "n1"): "b", Entry(NODE_ZONES, "n2"): "a"}
+    nodes.put("n1", None)
+    nodes.put("n2", node("n2", ""))
+    nodes.put("n3", None)
+    assert nodes.flush() == {Entry(NODE_ZONES, "n1"): None, Entry(NODE_ZONES, "n2"): None}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from xds_server.ads import wire
 from xds_server.model.client import Client
 from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
-from xds_server.model.tables import ENDPOINTS, SERVICES
+from xds_server.model.tables import ENDPOINTS, SERVICES, TABLES
 from xds_server.resources.builders import builder
 from xds_server.resources.lookup import Lookup, Tables
 from xds_server.resources.types import Key, Resource, ResourceType
@@ -27,7 +27,11 @@ PORT = PortName(WEB, 80)
 
 def build(kind, name=NAME, endpoints=()):
     """The resource of a name, for a client in the namespace of the one service that there is."""
-    tables: Tables = {SERVICES: {WEB: Service(WEB, (Port("", 80, True),))}, ENDPOINTS: {PORT: endpoints}}
+    tables: Tables = {
+        **{table: {} for table in TABLES},
+        SERVICES: {WEB: Service(WEB, (Port("", 80, True),))},
+        ENDPOINTS: {PORT: endpoints},
+    }
     found = builder(Key(kind, name), cluster_domain="cluster.local")
     return found and found(Lookup(tables, Client("shop")))
 

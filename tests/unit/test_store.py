@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.convert import convert
-from xds_server.mesh import services
+from xds_server.mesh import service_assembler
 from xds_server.mesh.store import Store
 from xds_server.model.service import PortName, ServiceName
 from xds_server.model.tables import ENDPOINTS, SERVICES, Changes, Entry
@@ -162,7 +162,7 @@ def test_a_change_of_ports_touches_the_service_and_the_endpoints_of_those_ports(
 
 
 def test_a_service_that_fails_to_assemble_stays_as_it_was_and_harms_no_other(store, monkeypatch):
-    assemble = services.assemble
+    assemble = service_assembler.assemble
 
     def fail_for_web(source, slices):
         if source.metadata.name == "web":
@@ -170,7 +170,7 @@ def test_a_service_that_fails_to_assemble_stays_as_it_was_and_harms_no_other(sto
         return assemble(source, slices)
 
     with monkeypatch.context() as patched:
-        patched.setattr(services, "assemble", fail_for_web)
+        patched.setattr(service_assembler, "assemble", fail_for_web)
         store.replace(
             {ALL_SERVICES: [service(port=81), service("api")], ALL_SLICES: [endpoint_slice("10.0.0.2")]}
         )
@@ -207,7 +207,7 @@ def test_a_change_logs_ten_new_problems_of_a_service_and_how_many_more_there_are
     assert len(store.problems) == 25
     assert [e["event"] for e in logs[:10]] == ["object can't be used as it is"] * 10
     [more] = logs[10:]
-    assert (more["service"], more["more"]) == ("web.shop", 15)
+    assert (more["owner"], more["more"]) == ("Service/shop/web", 15)
     with capture_logs() as logs:
         store.put(ALL_SLICES, endpoint_slice("10.0.0.2", *bad, "new"))
     assert ["new" in e["reason"] for e in logs] == [True]

@@ -36,6 +36,7 @@ var (
 	targets    = flag.String("targets", "127.0.0.1:18000", "xDS servers, separated by commas; streams alternate between them")
 	pids       = flag.String("pids", "", "process ids of the xDS servers, in the same order")
 	services   = flag.Int("services", 1, "stream K subscribes to service K modulo this number")
+	zones      = flag.Int("zones", 1, "number of zones over which the clients are spread")
 	streams    = flag.Int("streams", 100, "number of clients that connect at once and keep reading")
 	stalled    = flag.Int("stalled", 0, "number of additional clients that stop reading once they have endpoints")
 	changes    = flag.Int("changes", 20, "number of changes")
@@ -88,7 +89,8 @@ func (c *crowd) join(ctx context.Context, number int, stalls bool) error {
 		return err
 	}
 	walk := walk{call: call, names: map[string]string{},
-		node: &core.Node{Id: fmt.Sprintf("load-%d", number), UserAgentName: "adsload", Metadata: metadata}}
+		node: &core.Node{Id: fmt.Sprintf("load-%d", number), UserAgentName: "adsload", Metadata: metadata,
+			Locality: &core.Locality{Zone: fmt.Sprintf("zone-%c", 'a'+number%*zones)}}}
 	if err := walk.subscribe(listenerType, fmt.Sprintf("service-%d.default:50051", number%*services)); err != nil {
 		return err
 	}

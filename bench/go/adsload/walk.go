@@ -95,6 +95,11 @@ func next(kind string, body []byte) (string, string, error) {
 	return "", "", fmt.Errorf("unknown type %q", kind)
 }
 
+// clusterOf returns the first cluster of the first route.
 func clusterOf(configuration *route.RouteConfiguration) string {
-	return configuration.GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetCluster()
+	action := configuration.GetVirtualHosts()[0].GetRoutes()[0].GetRoute()
+	if clusters := action.GetWeightedClusters().GetClusters(); len(clusters) > 0 {
+		return clusters[0].GetName()
+	}
+	return action.GetCluster()
 }

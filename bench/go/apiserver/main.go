@@ -1,7 +1,9 @@
-// Command apiserver implements the part of the Kubernetes API that xds-server uses: Services and EndpointSlices, LIST
-// in pages, WATCH with bookmarks. Objects are encoded once, so that it adds almost nothing to measured times.
+// Command apiserver implements the part of the Kubernetes API that xds-server uses: Services, EndpointSlices, GRPCRoutes
+// and GRPCBackendPolicies, LIST in pages, WATCH with bookmarks. Objects are encoded once, so that it adds almost nothing to
+// measured times. Statuses that are written are forgotten.
 //
-// POST /set?address=IP[:PORT] changes the first endpoint of the first service.
+// POST /set?address=IP[:PORT] changes the first endpoint of the first service, POST /route?weight=W the weight of its
+// backend in the first route, POST /policy?timeout=SECONDS the timeout in the first policy.
 package main
 
 import (
@@ -21,6 +23,10 @@ var (
 	listen    = flag.String("listen", "127.0.0.1:18002", "address to listen on")
 	services  = flag.Int("services", 1, "number of services")
 	endpoints = flag.Int("endpoints", 10, "number of endpoints of each service")
+	routes    = flag.Int("routes", 0, "number of services that have a GRPCRoute")
+	policies  = flag.Int("policies", 0, "number of services that have a GRPCBackendPolicy")
+	zones     = flag.Int("zones", 1, "number of zones over which the endpoints are spread")
+	hints     = flag.Bool("hints", false, "whether endpoints have hints for the clients of their zone")
 )
 
 const (
@@ -158,12 +164,17 @@ func makeSlice(number, from, revision int, first string) any {
 				port, _ = strconv.Atoi(digits)
 			}
 		}
-		found = append(found, map[string]any{
-			"addresses": []string{ip}, "nodeName": fmt.Sprintf("node-%d", i%10), "zone": "zone-a",
+		zone := fmt.Sprintf("zone-%c", 'a'+i%*zones)
+		endpoint := map[string]any{
+			"addresses": []string{ip}, "nodeName": fmt.Sprintf("node-%d", i%10), "zone": zone,
 			"conditions": map[string]bool{"ready": true, "serving": true, "terminating": false},
 			"targetRef": map[string]string{"kind": "Pod", "namespace": "default", "name": fmt.Sprintf("%s-%d", owner, i),
 				"uid": fmt.Sprintf("00000000-0000-0000-0000-%012x", count)},
-		})
+		}
+		if *hints {
+			endpoint["hints"] = map[string]any{"forZones": []any{map[string]string{"name": zone}}}
+		}
+		found = append(found, endpoint)
 	}
 	labels := map[string]string{"kubernetes.io/service-name": owner, "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}
 	return map[string]any{
@@ -173,10 +184,48 @@ func makeSlice(number, from, revision int, first string) any {
 	}
 }
 
+// makeRoute splits the requests to a service between itself and the next one.
+func makeRoute(number, revision, weight int) any {
+	backend := func(number, weight int) any {
+		return map[string]any{"name": fmt.Sprintf("service-%d", number), "port": 50051, "weight": weight}
+	}
+	return map[string]any{
+		"metadata": metadata(fmt.Sprintf("route-%d", number), revision, map[string]any{"generation": revision}),
+		"spec": map[string]any{
+			"parentRefs": []any{map[string]any{"group": "", "kind": "Service", "name": fmt.Sprintf("service-%d", number)}},
+			"rules": []any{map[string]any{
+				"backendRefs": []any{backend(number, weight), backend((number+1)%*services, 100)},
+			}},
+		},
+	}
+}
+
+func makePolicy(number, revision, timeout int) any {
+	return map[string]any{
+		"metadata": metadata(fmt.Sprintf("policy-%d", number), revision, map[string]any{"generation": revision}),
+		"spec": map[string]any{
+			"targetRefs": []any{map[string]any{"group": "", "kind": "Service", "name": fmt.Sprintf("service-%d", number)}},
+			"timeout":    fmt.Sprintf("%ds", timeout), "maxConcurrentRequests": 1000,
+			"retry": map[string]any{"codes": []string{"UNAVAILABLE"}, "attempts": 2},
+		},
+	}
+}
+
+func newCollection(kind, version string) *collection {
+	return &collection{kind: kind, version: version, revision: 1, watchers: map[chan []byte]struct{}{}}
+}
+
 func main() {
 	flag.Parse()
-	all := &collection{kind: "Service", version: "v1", revision: 1, watchers: map[chan []byte]struct{}{}}
-	endpointSlices := &collection{kind: "EndpointSlice", version: "discovery.k8s.io/v1", revision: 1, watchers: map[chan []byte]struct{}{}}
+	all, endpointSlices := newCollection("Service", "v1"), newCollection("EndpointSlice", "discovery.k8s.io/v1")
+	grpcRoutes := newCollection("GRPCRoute", "gateway.networking.k8s.io/v1")
+	backendPolicies := newCollection("GRPCBackendPolicy", "proxyless-grpc-lb.dev/v1alpha1")
+	for number := range *routes {
+		grpcRoutes.items = append(grpcRoutes.items, encode(makeRoute(number, 1, 900)))
+	}
+	for number := range *policies {
+		backendPolicies.items = append(backendPolicies.items, encode(makePolicy(number, 1, 10)))
+	}
 	for number := range *services {
 		all.items = append(all.items, encode(makeService(number, 1)))
 		for from := 0; from < *endpoints; from += sliceSize {
@@ -189,6 +238,22 @@ func main() {
 		address := r.URL.Query().Get("address")
 		endpointSlices.update(0, func(revision int) any { return makeSlice(0, 0, revision, address) })
 	})
+	if *routes > 0 {
+		http.HandleFunc("GET /apis/gateway.networking.k8s.io/v1/grpcroutes", grpcRoutes.serve)
+	}
+	if *policies > 0 {
+		http.HandleFunc("GET /apis/proxyless-grpc-lb.dev/v1alpha1/grpcbackendpolicies", backendPolicies.serve)
+	}
+	http.HandleFunc("POST /route", func(_ http.ResponseWriter, r *http.Request) {
+		weight, _ := strconv.Atoi(r.URL.Query().Get("weight"))
+		grpcRoutes.update(0, func(revision int) any { return makeRoute(0, revision, weight) })
+	})
+	http.HandleFunc("POST /policy", func(_ http.ResponseWriter, r *http.Request) {
+		timeout, _ := strconv.Atoi(r.URL.Query().Get("timeout"))
+		backendPolicies.update(0, func(revision int) any { return makePolicy(0, revision, timeout) })
+	})
+	http.HandleFunc("PATCH /", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") })
+	http.HandleFunc("POST /", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") })
 	socket, err := net.Listen("tcp", *listen)
 	if err != nil {
 		log.Fatal(err)

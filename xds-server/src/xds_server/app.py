@@ -17,6 +17,7 @@ from servicekit.health import add_with_threads as add_health
 from servicekit.lifecycle import Shutdown, run_until_shutdown
 from xds_server import metrics
 from xds_server.admin import pages
+from xds_server.admin.pages import Shown
 from xds_server.admin.probe import AdsProbe
 from xds_server.ads.limits import Limits
 from xds_server.ads.node import UNKNOWN
@@ -27,7 +28,7 @@ from xds_server.csds.servicer import StatusServicer
 from xds_server.files import FilesSource
 from xds_server.kubernetes.source import KubernetesSource
 from xds_server.mesh.store import Store
-from xds_server.model.tables import SERVICES, Changes
+from xds_server.model.tables import NODE_ZONES, SERVICES, Changes
 from xds_server.objects.kinds import KINDS, collections
 from xds_server.resources.builders import builder
 from xds_server.resources.types import Key, ResourceType
@@ -69,6 +70,9 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
 
     def publish(changes: Changes) -> None:
         cache.publish(changes)
+        nodes = {entry.key for entry in changes if entry.table is NODE_ZONES}
+        if nodes:
+            servicer.relocate(nodes)
         published.set()
 
     store, source = discovery(settings, publish)
@@ -88,7 +92,9 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
     if settings.debug_listen:
         listening.bind(debug_server, settings.debug_listen)
     admin = web.AppRunner(
-        pages.application(cache, servicer, probe, age=source.age, problems=lambda: store.problems),
+        pages.application(
+            Shown(cache, servicer, probe, source.age, lambda: store.problems, lambda: store.statuses)
+        ),
         access_log=None,
     )
     await admin.setup()

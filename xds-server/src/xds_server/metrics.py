@@ -35,6 +35,11 @@ problems = Gauge(
     "Objects that can't be used as they are, and resources that can't be built, by kind.",
     ["kind"],
 )
+conditions = Gauge(
+    "xds_conditions",
+    "Conditions that the statuses of routes and policies have, by kind, type, status and reason.",
+    ["kind", "type", "status", "reason"],
+)
 synced = Gauge("discovery_synced", "1 once everything has been listed.")
 age_seconds = Gauge(
     "discovery_age_seconds", "Seconds since the source last confirmed the state that is served."

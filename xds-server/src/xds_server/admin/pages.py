@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -15,56 +15,91 @@ from xds_server.ads.session import ResourceStatus
 from xds_server.ads.stream import Stream
 from xds_server.cache.cache import Cache
 from xds_server.mesh.problems import Problem
+from xds_server.mesh.statuses import Status
 from xds_server.model.service import PortName, Service
 from xds_server.model.tables import ENDPOINTS, SERVICES
+from xds_server.objects.kinds import GRPC_BACKEND_POLICY, GRPC_ROUTE, Kind
+from xds_server.objects.meta import Key
 from xds_server.resources.types import ResourceType
 
 _DEBUG_PAGES = {
     "/debug/services": "what was discovered: each service with its ports and endpoints, and what can't be used",
+    "/debug/routes": "each GRPCRoute with what its status has to say, parent by parent",
+    "/debug/policies": "each GRPCBackendPolicy with what its status has to say, target by target",
     "/debug/resources": "what clients subscribe to: each resource with its version",
     "/debug/clients": "each stream with its subscriptions, versions and rejections",
 }
 
 
-def application(
-    cache: Cache,
-    servicer: AdsServicer,
-    probe: AdsProbe,
-    *,
-    age: Callable[[], float],
-    problems: Callable[[], Iterable[Problem]],
-) -> web.Application:
-    """The application to serve. It shows the state as it is at each request.
+class Shown(NamedTuple):
+    """What the pages show, as it is at each request.
 
-    Args:
+    Attributes:
         cache: The model and the resources.
         servicer: The streams.
         probe: Whether ADS answers.
         age: Seconds since the source last confirmed the state.
         problems: What can't be used of the objects that were read.
+        statuses: What is to be said about each route and policy.
     """
 
-    async def livez(_: web.Request) -> web.Response:
+    cache: Cache
+    servicer: AdsServicer
+    probe: AdsProbe
+    age: Callable[[], float]
+    problems: Callable[[], Iterable[Problem]]
+    statuses: Callable[[], Iterable[tuple[Kind, Key, Status]]]
+
+
+def application(shown: Shown) -> web.Application:
+    """The application to serve."""
+    app = web.Application()
+    pages = _Pages(shown)
+    app.add_routes(
+        [
+            web.get("/livez", pages.livez),
+            web.get("/readyz", pages.readyz),
+            web.get("/metrics", pages.metrics),
+            web.get("/debug", pages.debug),
+            web.get("/debug/", pages.debug),
+            web.get("/debug/services", pages.services),
+            web.get("/debug/routes", pages.routes),
+            web.get("/debug/policies", pages.policies),
+            web.get("/debug/resources", pages.resources),
+            web.get("/debug/clients", pages.clients),
+        ]
+    )
+    return app
+
+
+class _Pages:
+    """The handlers."""
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+
+    async def livez(self, _: web.Request) -> web.Response:
         # That this is answered at all shows that the event loop runs.
-        if await probe.answers():
+        if await self._shown.probe.answers():
             return web.Response(text="ok\n")
         return web.Response(status=503, text="ADS does not answer\n")
 
-    async def readyz(_: web.Request) -> web.Response:
+    async def readyz(self, request: web.Request) -> web.Response:
         # An old state is still better than none: no client gains by losing its control plane.
-        if not cache.synced:
+        if not self._shown.cache.synced:
             reason = "waiting for the first complete list of services and endpoints"
             return web.Response(status=503, text=f"{reason}\n")
-        return await livez(_)
+        return await self.livez(request)
 
-    async def show_metrics(_: web.Request) -> web.Response:
-        _update_gauges(cache, age(), problems())
+    async def metrics(self, _: web.Request) -> web.Response:
+        _update_gauges(self._shown)
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def debug(_: web.Request) -> web.Response:
+    async def debug(self, _: web.Request) -> web.Response:
         return _json(_DEBUG_PAGES)
 
-    async def services(_: web.Request) -> web.Response:
+    async def services(self, _: web.Request) -> web.Response:
+        cache = self._shown.cache
         with cache.lock:
             endpoints = cache.tables[ENDPOINTS]
             found = {
@@ -75,10 +110,19 @@ def application(
                 {"kind": key.type.label, "object": key.name, "reason": reason}
                 for key, reason in cache.problems()
             ]
-        unusable = [{"kind": p.kind, "object": "/".join(p.key), "reason": p.reason} for p in problems()]
+        unusable = [
+            {"kind": p.kind, "object": "/".join(p.key), "reason": p.reason} for p in self._shown.problems()
+        ]
         return _json({"services": found, "problems": [*unusable, *failed]})
 
-    async def resources(_: web.Request) -> web.Response:
+    async def routes(self, _: web.Request) -> web.Response:
+        return _json(_stated(self._shown.statuses(), GRPC_ROUTE, "parents"))
+
+    async def policies(self, _: web.Request) -> web.Response:
+        return _json(_stated(self._shown.statuses(), GRPC_BACKEND_POLICY, "ancestors"))
+
+    async def resources(self, _: web.Request) -> web.Response:
+        cache = self._shown.cache
         with cache.lock:
             found = sorted(cache.resources(), key=lambda item: (item[0].type.label, item[0].name))
         return _json(
@@ -94,44 +138,56 @@ def application(
             ]
         )
 
-    async def clients(_: web.Request) -> web.Response:
-        with cache.lock:
+    async def clients(self, _: web.Request) -> web.Response:
+        servicer = self._shown.servicer
+        with self._shown.cache.lock:
             found = [(s, tuple(s.session.statuses())) for s in servicer.streams if not s.is_probe]
         return _json([_client(stream, statuses) for stream, statuses in found])
 
-    app = web.Application()
-    app.add_routes(
-        [
-            web.get("/livez", livez),
-            web.get("/readyz", readyz),
-            web.get("/metrics", show_metrics),
-            web.get("/debug", debug),
-            web.get("/debug/", debug),
-            web.get("/debug/services", services),
-            web.get("/debug/resources", resources),
-            web.get("/debug/clients", clients),
-        ]
-    )
-    return app
+
+def _stated(statuses: Iterable[tuple[Kind, Key, Status]], kind: Kind, field: str) -> list[Mapping[str, Any]]:
+    """The statuses of one kind; `field` is what the kind calls what it refers to."""
+    return [
+        {
+            "object": "/".join(key),
+            "generation": status.generation,
+            field: [
+                {"ref": entry.ref, "conditions": [condition._asdict() for condition in entry.conditions]}
+                for entry in status.entries
+            ],
+        }
+        for found, key, status in sorted(statuses, key=lambda each: each[1])
+        if found is kind
+    ]
 
 
-def _update_gauges(cache: Cache, age: float, problems: Iterable[Problem]) -> None:
+def _update_gauges(shown: Shown) -> None:
     """Sets the metrics that are not counted as things happen."""
-    metrics.age_seconds.set(age)
+    cache = shown.cache
+    metrics.age_seconds.set(shown.age())
     with cache.lock:
         metrics.synced.set(cache.synced)
         metrics.services.set(len(cache.tables[SERVICES]))
         subscribed = Counter(key.type for key, *_ in cache.resources())
-        found = Counter([p.kind for p in problems] + [key.type.label for key, _ in cache.problems()])
+        found = Counter([p.kind for p in shown.problems()] + [key.type.label for key, _ in cache.problems()])
     for type_ in ResourceType:
         metrics.subscriptions.labels(type_.label).set(subscribed[type_])
     metrics.problems.clear()
-    for kind, number in found.items():
-        metrics.problems.labels(kind).set(number)
+    for name, number in found.items():
+        metrics.problems.labels(name).set(number)
+    conditions = Counter(
+        (kind.name, condition.type, str(condition.status), condition.reason)
+        for kind, _, status in shown.statuses()
+        for entry in status.entries
+        for condition in entry.conditions
+    )
+    metrics.conditions.clear()
+    for labels, number in conditions.items():
+        metrics.conditions.labels(*labels).set(number)
 
 
 def _client(stream: Stream, statuses: Iterable[ResourceStatus]) -> Mapping[str, Any]:
-    node = stream.session.node
+    node, client = stream.session.node, stream.session.client
     resources: dict[str, list[Mapping[str, Any]]] = {}
     for status in statuses:
         resources.setdefault(status.type.label, []).append(
@@ -146,7 +202,9 @@ def _client(stream: Stream, statuses: Iterable[ResourceStatus]) -> Mapping[str, 
         "stream": stream.number,
         "peer": stream.call.peer,
         "node": node.id,
-        "namespace": node.client.namespace,
+        "namespace": client.namespace,
+        **({"zone": client.zone} if client.zone else {}),
+        **({"node_name": client.node} if client.node else {}),
         "client": node.user_agent,
         "resources": resources,
     }

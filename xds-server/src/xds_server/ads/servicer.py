@@ -3,14 +3,14 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import grpc
 from envoy.service.discovery.v3 import ads_pb2
 
 from xds_server import metrics
 from xds_server.ads.limits import Limits, Usage
-from xds_server.ads.stream import Context, Pace, Stream
+from xds_server.ads.stream import Context, Pace, Rejected, Stream
 from xds_server.cache.cache import Cache
 from xds_server.client_log import ClientLog, address
 from xds_server.errors import ExhaustedError
@@ -29,6 +29,7 @@ class AdsServicer:
         limits: How much clients may hold.
         pace: When responses are written.
         probe_node: The node id of this server's own probe.
+        rejected: Called for every response that a client rejects.
     """
 
     def __init__(
@@ -39,12 +40,13 @@ class AdsServicer:
         limits: Limits | None = None,
         pace: Pace | None = None,
         probe_node: str | None = None,
+        rejected: Callable[[Rejected], None] = lambda _: None,
     ) -> None:
         self._cache = cache
         self._transport = transport
         self._usage = Usage(limits or Limits())
         loop = asyncio.get_running_loop()
-        self._context = Context(cache, pace or Pace(), loop, probe_node)
+        self._context = Context(cache, pace or Pace(), loop, probe_node, rejected)
         self._log = ClientLog()
         self._numbers = itertools.count(1)
         self._streams: dict[int, Stream] = {}
@@ -74,6 +76,13 @@ class AdsServicer:
             with self._cache.lock:
                 for stream in self._streams.values():
                     stream.close_if_stuck(now)
+
+    def relocate(self, nodes: Collection[str]) -> None:
+        """Follows the clients on these nodes to the zones that the nodes are in now."""
+        with self._cache.lock:
+            for stream in self._streams.values():
+                if stream.session.node.client.node in nodes:
+                    stream.session.relocate()
 
     def close(self) -> None:
         """Ends every stream, so that clients turn to another server at once; opens no more."""

@@ -15,6 +15,7 @@ from xds_server.ads.subscription import MAX_NAMES, Rejection, Sent, Subscription
 from xds_server.cache.cache import Cache
 from xds_server.errors import InvalidRequestError
 from xds_server.model.client import Client
+from xds_server.resources.introduction import introduce
 from xds_server.resources.types import Key, Resource, ResourceType
 
 WILDCARD_NAMES = 1_000
@@ -62,6 +63,8 @@ class Response(NamedTuple):
         nonce: By which the client will refer to it.
         names: Of its resources.
         body: Its serialised form.
+        introduces: Whether it introduces clusters to routes: ``Session.introduced`` has to be called a moment after it
+            was written.
     """
 
     type: ResourceType
@@ -69,6 +72,7 @@ class Response(NamedTuple):
     nonce: str
     names: Sequence[str]
     body: bytes
+    introduces: bool
 
 
 class Status(enum.Enum):
@@ -114,6 +118,7 @@ class Session:
 
     def __init__(self, cache: Cache, allowance: Allowance, flush: Callable[[], None]) -> None:
         self.node = nodes.UNKNOWN
+        self._client = nodes.UNKNOWN.client
         self._cache = cache
         self._allowance = allowance
         self._flush = flush
@@ -125,7 +130,7 @@ class Session:
     @property
     def client(self) -> Client:
         """The client that resources are built for."""
-        return self.node.client
+        return self._client
 
     def request(self, request: Any) -> Outcome:
         """Applies a DiscoveryRequest.
@@ -169,11 +174,34 @@ class Session:
         """Passes on that all changes of a publication have been recorded."""
         self._flush()
 
+    def relocate(self) -> None:
+        """Follows the client to the zone that its node is in now."""
+        client = self._cache.locate(self.node.client)
+        if client == self._client or self._closed:
+            return
+        self._unsubscribe_from_everything()
+        self._client = client
+        for type_, subscription in self._subscriptions.items():
+            for name in subscription.names:
+                self._cache.subscribe(self, Key(type_, name))
+            if subscription.wildcard:
+                self._cache.subscribe_all(self, type_)
+            for name in subscription.names | subscription.sent.keys():
+                subscription.pending.setdefault(name, False)
+        self._flush()
+
+    def introduced(self) -> None:
+        """Records that the client has had time to set up the clusters that were introduced to it."""
+        routes = self._subscriptions.get(ResourceType.ROUTE)
+        if routes is not None and routes.release():
+            self._flush()
+
     def round(self) -> Iterator[Response]:
         """The responses that are due, each made when it is taken; at most two of each type.
 
         What is new or different goes out first, each type before the types that refer to it. What is gone goes out
-        last, in the opposite order, so that nothing refers to a resource that the client was told to drop. Changes
+        last, in the opposite order, so that nothing refers to a resource that the client was told to drop; clusters
+        wait for routes that are being changed in two steps (``introduction``). Changes
         that are recorded meanwhile are included where they still can be, and are otherwise left for the next round.
         """
         if not self._cache.synced:
@@ -183,7 +211,10 @@ class Session:
             response = self._additions(subscription)
             if response is not None:
                 yield response
+        routes = self._subscriptions.get(ResourceType.ROUTE)
         for type_ in _REMOVAL_ORDER:
+            if type_ is ResourceType.CLUSTER and routes is not None and routes.held:
+                return
             removed = self._subscriptions.get(type_)
             if removed is not None and removed.removing:
                 removed.take_removals()
@@ -195,11 +226,7 @@ class Session:
             return
         self._closed = True
         try:
-            for type_, subscription in self._subscriptions.items():
-                for name in subscription.names:
-                    self._cache.unsubscribe(self, Key(type_, name))
-                if subscription.wildcard:
-                    self._cache.unsubscribe_all(self, type_)
+            self._unsubscribe_from_everything()
         finally:
             self._subscriptions.clear()
             self._allowance.close()
@@ -223,6 +250,7 @@ class Session:
         """Checks a request by itself, and reads the node from the first one, which alone has to carry it."""
         if not self._identified:
             self.node = nodes.read(request.node)
+            self._client = self._cache.locate(self.node.client)
             self._identified = True
         if not request.type_url:
             raise InvalidRequestError("a DiscoveryRequest on an aggregated stream must have a type_url")
@@ -246,6 +274,13 @@ class Session:
             return ()
         return tuple(sorted(name for name in update.requested if self._find(type_, name) is None))
 
+    def _unsubscribe_from_everything(self) -> None:
+        for type_, subscription in self._subscriptions.items():
+            for name in subscription.names:
+                self._cache.unsubscribe(self, Key(type_, name))
+            if subscription.wildcard:
+                self._cache.unsubscribe_all(self, type_)
+
     def _names_held(self, subscription: Subscription, update: Update) -> int:
         """How many names the stream would subscribe to, of all types."""
         others = [s for s in self._subscriptions.values() if s is not subscription]
@@ -258,7 +293,19 @@ class Session:
         fresh = subscription.take_additions(lambda name: self._find(type_, name))
         if not fresh and not subscription.send_full_state:
             return None
+        if type_ is ResourceType.ROUTE:
+            fresh = [self._first_step(subscription, route) for route in fresh]
         return self._respond(subscription, self._full_state(subscription) if type_.is_full_state else fresh)
+
+    def _first_step(self, routes: Subscription, wanted: Resource) -> Resource:
+        """What to send of a route now: it as it is, or, if it refers to new clusters, a form that introduces them."""
+        sent = routes.sent.get(wanted.name)
+        step = introduce(sent, wanted) if sent is not None else None
+        if step is None:
+            routes.held.discard(wanted.name)
+            return wanted
+        routes.held.add(wanted.name)
+        return step
 
     def _full_state(self, subscription: Subscription) -> list[Resource]:
         """Every resource that the client subscribes to and that exists, or whose removal is not due yet."""
@@ -279,11 +326,16 @@ class Session:
         nonce = str(self._responses)
         subscription.record_sent(nonce, Sent(content.version, content.names), resources)
         return Response(
-            subscription.type, content.version, nonce, content.names, wire.response(content, nonce)
+            subscription.type,
+            content.version,
+            nonce,
+            content.names,
+            wire.response(content, nonce),
+            introduces=not subscription.held.isdisjoint(content.names),
         )
 
     def _find(self, type_: ResourceType, name: str) -> Resource | None:
-        return self._cache.get(Key(type_, name), self.node.client)
+        return self._cache.get(Key(type_, name), self._client)
 
 
 def _nobody() -> None:

@@ -7,9 +7,9 @@ import asyncio
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from envoy.service.discovery.v3 import discovery_pb2
@@ -22,6 +22,7 @@ from xds_server.ads.session import Outcome, RequestKind, Response, Session
 from xds_server.cache.cache import Cache
 from xds_server.client_log import ClientLog
 from xds_server.errors import ExhaustedError, InvalidRequestError, RequestError
+from xds_server.model.client import Client
 from xds_server.resources.types import ResourceType
 from xds_server.rpc.call import Call
 
@@ -36,11 +37,32 @@ class Pace:
         gather: How long changes are gathered after a response: no stream is sent changes more often than that.
         write_timeout: How long a client may leave a response unread before its stream is closed.
         first_request_timeout: How long a client may take for its first request.
+        introduce: How long a client has to set up clusters that are new to a route, before the route sends anything to
+            them. https://github.com/grpc/grpc-go loses calls otherwise ("unknown cluster selected for RPC").
     """
 
     gather: float = 0.1
     write_timeout: float = 30.0
     first_request_timeout: float = 30.0
+    introduce: float = 0.05
+
+
+class Rejected(NamedTuple):
+    """A response that a client rejected.
+
+    Attributes:
+        client: As it is known.
+        user_agent: Name and version of its gRPC library.
+        type: Of the resources.
+        names: Of the resources in the response.
+        message: In the client's own words.
+    """
+
+    client: Client
+    user_agent: str
+    type: ResourceType
+    names: Sequence[str]
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +74,14 @@ class Context:
         pace: When responses are written.
         loop: The event loop that publishes changes.
         probe_node: The node id of this server's own probe, whose streams are not logged.
+        rejected: Called in the loop for every response that a client rejects.
     """
 
     cache: Cache
     pace: Pace
     loop: asyncio.AbstractEventLoop
     probe_node: str | None
+    rejected: Callable[[Rejected], None]
 
 
 class Stream:
@@ -184,6 +208,14 @@ class Stream:
             self._is_waiting = False
             self._flush()
 
+    def _introduced(self) -> None:
+        with self._cache.lock:
+            if self.writing_since == float("inf"):
+                self.session.introduced()
+            elif not self.call.is_ending:
+                # The client has not read the introduction yet.
+                self._context.loop.call_later(self._context.pace.introduce, self._introduced)
+
     def _write(self) -> None:
         """Writes the next response, unless one is being written: then ``written`` comes here again."""
         if self.writing_since != float("inf") or self.call.is_ending:
@@ -198,6 +230,9 @@ class Stream:
             return
         self.writing_since = time.monotonic()
         self._quiet_until = self.writing_since + self._context.pace.gather
+        if response.introduces:
+            loop = self._context.loop
+            loop.call_soon_threadsafe(loop.call_later, self._context.pace.introduce, self._introduced)
         if not self.is_probe:
             _responses(response.type).inc()
         if self._debugging:
@@ -252,6 +287,7 @@ class Stream:
             )
         if outcome.rejection is not None:
             metrics.rejections.labels(label).inc()
+            self._pass_on(outcome)
             self._log.warning(
                 "client rejected a response (NACK); it keeps the last good version of what it rejected",
                 node=self.session.node.id,
@@ -274,6 +310,14 @@ class Stream:
                 type=label,
                 names=_some(outcome.missing),
             )
+
+    def _pass_on(self, outcome: Outcome) -> None:
+        """Passes a rejection on to whoever tells the user."""
+        node, client = self.session.node, self.session.client
+        if outcome.rejection is not None and outcome.type is not None:
+            names, message = outcome.rejection.names, outcome.rejection.message
+            found = Rejected(client, node.user_agent, outcome.type, names, message)
+            self._context.loop.call_soon_threadsafe(self._context.rejected, found)
 
 
 @functools.cache

@@ -87,6 +87,8 @@ class Subscription:
             before.
         removing: Names of resources of a full-state type that are gone, and stay in responses until the removals are
             sent.
+        held: Names of routes that were sent in a form that introduces clusters; what they should be waits for
+            ``release``.
         send_full_state: Whether everything has to be sent, even if that is nothing.
     """
 
@@ -97,6 +99,7 @@ class Subscription:
         self.sent: dict[str, Resource] = {}
         self.pending: dict[str, bool] = {}
         self.removing: set[str] = set()
+        self.held: set[str] = set()
         self.send_full_state = False
         self._was_named = False
         self._nonce = ""
@@ -229,7 +232,11 @@ class Subscription:
     def take_additions(self, find: Callable[[str], Resource | None]) -> list[Resource]:
         """Takes what is pending; returns the resources that are new or different, and marks those that are gone."""
         fresh: list[Resource] = []
+        waiting: dict[str, bool] = {}
         for name, again in self.pending.items():
+            if name in self.held and not again:
+                waiting[name] = again
+                continue
             resource, sent = find(name), self.sent.get(name)
             if resource is not None:
                 self.removing.discard(name)
@@ -240,8 +247,15 @@ class Subscription:
             elif sent is not None:
                 # No response can say that it is gone. If it comes back, the client is sent it again.
                 self._forget(name)
-        self.pending.clear()
+        self.pending = waiting
         return fresh
+
+    def release(self) -> bool:
+        """Makes the routes that were held pending; returns whether there are any."""
+        self.pending.update((name, False) for name in self.held if name not in self.pending)
+        released = bool(self.held)
+        self.held.clear()
+        return released
 
     def take_removals(self) -> None:
         """Forgets the resources whose removal is about to be sent."""
@@ -273,4 +287,5 @@ class Subscription:
     def _forget(self, name: str) -> None:
         """Forgets what the client was sent of a name."""
         self.sent.pop(name, None)
+        self.held.discard(name)
         self._rejections.pop(name, None)

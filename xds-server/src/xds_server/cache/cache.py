@@ -21,7 +21,7 @@ from servicekit.log_limits import LogLimiter
 from xds_server import metrics
 from xds_server.model.client import Client
 from xds_server.model.service import Service
-from xds_server.model.tables import SERVICES, TABLES, Changes, Entry, Table
+from xds_server.model.tables import NODE_ZONES, SERVICES, TABLES, Changes, Entry, Table
 from xds_server.resources.builders import Builder
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.names import of_service
@@ -149,6 +149,11 @@ class Cache:
             return variant.resource
         build = self._builder(key)
         return build(Lookup(self._tables, client)) if build else None
+
+    def locate(self, client: Client) -> Client:
+        """The client, in the zone of its node if it does not say its zone itself."""
+        zone = client.zone or self._tables[NODE_ZONES].get(client.node, "")
+        return client if zone == client.zone else client._replace(zone=zone)
 
     def canonical_names(self) -> Iterator[str]:
         """The names that a wildcard covers at present."""

@@ -1,8 +1,19 @@
 """What in an object can't be used, for logs, metrics and debug pages."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import structlog
+
 from xds_server.objects.meta import Key
+
+log = structlog.get_logger()
+
+_LOGGED = 10
+"""New problems of one owner that one change may log, at most: a slice has up to 1000 endpoints."""
+
+Owner = tuple[str, str, str]
+"""Kind, namespace and name of the object that people look at: a Service for the problems of its slices."""
 
 
 class Problem(NamedTuple):
@@ -17,3 +28,37 @@ class Problem(NamedTuple):
     kind: str
     key: Key
     reason: str
+
+
+class ProblemLog:
+    """Logs problems when they appear, and passes them on to whoever tells the user.
+
+    Args:
+        report: Takes each new problem that is logged, with its owner.
+    """
+
+    def __init__(self, report: Callable[[Owner, Problem], None]) -> None:
+        self._report = report
+        self._known: dict[Owner, Sequence[Problem]] = {}
+
+    def update(self, owner: Owner, problems: Sequence[Problem]) -> None:
+        """Takes all problems that an owner has now, in any order."""
+        known = set(self._known.pop(owner, ()))
+        if problems:
+            self._known[owner] = problems
+        new = [problem for problem in problems if problem not in known]
+        for problem in new[:_LOGGED]:
+            log.warning(
+                "object can't be used as it is",
+                kind=problem.kind,
+                object="/".join(problem.key),
+                reason=problem.reason,
+            )
+            self._report(owner, problem)
+        if len(new) > _LOGGED:
+            log.warning(
+                "more objects of the same owner can't be used as they are",
+                owner="/".join(owner),
+                more=len(new) - _LOGGED,
+                hint="see /debug/services for all of them",
+            )

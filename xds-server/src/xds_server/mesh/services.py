@@ -52,6 +52,7 @@ class _Candidate(NamedTuple):
     address: SocketAddress
     family: str
     zone: str
+    hints: discovery.Hints | None
     ready: bool
     draining: bool
     target: discovery.TargetRef | None
@@ -136,6 +137,7 @@ def _read(item: discovery.EndpointSlice, problems: list[Problem]) -> Iterable[tu
                 address=SocketAddress(ip, number),
                 family=item.address_type,
                 zone=endpoint.zone or "",
+                hints=endpoint.hints,
                 ready=ready and not terminating,
                 draining=serving and terminating,
                 target=endpoint.target_ref,
@@ -188,7 +190,14 @@ def _merge(
 def _endpoint(found: Mapping[str, _Candidate], order: Mapping[str, int]) -> Endpoint:
     """One endpoint from its address of each family, the service's first family first."""
     ranked = sorted(found.values(), key=lambda c: order.get(c.family, len(order)))
-    return Endpoint(zone=ranked[0].zone, addresses=tuple(c.address for c in ranked))
+    first, addresses = ranked[0], tuple(c.address for c in ranked)
+    if first.hints is None:
+        return Endpoint(first.zone, addresses)
+    return Endpoint(first.zone, addresses, _names(first.hints.for_zones), _names(first.hints.for_nodes))
+
+
+def _names(hints: Iterable[discovery.ForZone | discovery.ForNode] | None) -> tuple[str, ...]:
+    return tuple(sorted({hint.name for hint in hints or ()}))
 
 
 def _canonical(text: str) -> str | None:

@@ -1,51 +1,88 @@
 """All Kubernetes objects as they are now, and the tables that they make.
 
-A collection is replaced by a list or changed by an event. The store works out which services that touches, assembles
-only those, and publishes the table entries that really changed: a poll that finds nothing new publishes nothing.
-It is not thread-safe: it belongs to the event loop.
+A collection is replaced by a list or changed by an event. The store passes each object that differs to the assembler of
+its kind, which works out what that touches and assembles only that. Then it publishes the table entries that really
+changed: a poll that finds nothing new publishes nothing. It is not thread-safe: it belongs to the event loop.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-import structlog
-
-from xds_server.mesh import services
-from xds_server.mesh.problems import Problem
-from xds_server.model.service import ServiceName
-from xds_server.model.tables import ENDPOINTS, SERVICES, Changes, Entry
+from xds_server.mesh.nodes import NodeAssembler
+from xds_server.mesh.policies import PolicyAssembler
+from xds_server.mesh.problems import Owner, Problem, ProblemLog
+from xds_server.mesh.routes import RouteAssembler
+from xds_server.mesh.service_assembler import ServiceAssembler
+from xds_server.mesh.statuses import Status
+from xds_server.model.tables import SERVICES, Changes, Entry
+from xds_server.model.traffic import CallPolicy
 from xds_server.objects import core, discovery, meta
-from xds_server.objects.kinds import Collection
+from xds_server.objects.gateway import GRPCRoute
+from xds_server.objects.kinds import GRPC_BACKEND_POLICY, GRPC_ROUTE, SERVICE, Collection, Kind
+from xds_server.objects.policy import GRPCBackendPolicy
 
-log = structlog.get_logger()
 
-_LOGGED_PROBLEMS = 10
-"""New problems of one service that one change may log, at most: a slice has up to 1000 endpoints."""
+class Reports(Protocol):
+    """Whoever tells the user what becomes of objects."""
+
+    def problem(self, owner: Owner, problem: Problem) -> None:
+        """Something in an object can't be used; called once, when that is found."""
+
+    def status(self, kind: Kind, key: meta.Key, item: meta.Tracked | None, status: Status | None) -> None:
+        """An object or what its status has to say may have changed; None if the object is gone."""
+
+
+class _Nobody:
+    """Is told when nobody is interested."""
+
+    def problem(self, owner: Owner, problem: Problem) -> None:
+        """Does nothing."""
+
+    def status(self, kind: Kind, key: meta.Key, item: meta.Tracked | None, status: Status | None) -> None:
+        """Does nothing."""
 
 
 class Store:
-    """Keeps objects by collection, and what was assembled of them by service.
+    """Keeps objects by collection, and the assemblers of the tables.
 
     Args:
         collections: All of them have to be listed once before anything is published.
         publish: Takes the table entries that changed. The first call has all of them, and happens even if there are
             none.
+        reports: Is told of problems and statuses; None if nobody is.
     """
 
-    def __init__(self, collections: Iterable[Collection], publish: Callable[[Changes], None]) -> None:
+    def __init__(
+        self,
+        collections: Iterable[Collection],
+        publish: Callable[[Changes], None],
+        reports: Reports | None = None,
+    ) -> None:
         self._unlisted = set(collections)
         self._publish = publish
+        self._reports = reports or _Nobody()
         self._objects: dict[Collection, dict[meta.Key, meta.Object]] = {c: {} for c in self._unlisted}
-        self._services: dict[ServiceName, core.Service] = {}
-        self._slices: dict[ServiceName, dict[meta.Key, discovery.EndpointSlice]] = {}
-        self._assembled: dict[ServiceName, services.Assembled] = {}
-        self._touched: set[ServiceName] = set()
+        self._services = ServiceAssembler()
+        self._nodes = NodeAssembler()
+        self._routes = RouteAssembler(self._services.services, self._policy_of)
+        self._policies: PolicyAssembler = PolicyAssembler(self._services.services, self._routes.objects)
+        self._problem_log = ProblemLog(self._reports.problem)
         self._published = False
 
     @property
     def problems(self) -> list[Problem]:
         """What can't be used at present, and why."""
-        return [problem for assembled in self._assembled.values() for problem in assembled.problems]
+        return [*self._services.problems(), *self._routes.problems(), *self._policies.problems()]
+
+    @property
+    def statuses(self) -> Iterable[tuple[Kind, meta.Key, Status]]:
+        """What is to be said about each route and each policy."""
+        for key in self._routes.objects:
+            if status := self._routes.status(key):
+                yield GRPC_ROUTE, key, status
+        for key in self._policies.objects:
+            if status := self._policies.status(key):
+                yield GRPC_BACKEND_POLICY, key, status
 
     def get(self, collection: Collection, key: meta.Key) -> meta.Object | None:
         """An object as it was last known."""
@@ -58,11 +95,11 @@ class Store:
             new = {meta.key(item): item for item in items}
             self._objects[collection] = new
             for key in old.keys() - new.keys():
-                self._index(old[key], None)
+                self._pass_on(key, old[key], None)
             for key, item in new.items():
                 before = old.get(key)
                 if before != item:
-                    self._index(before, item)
+                    self._pass_on(key, before, item)
             self._unlisted.discard(collection)
         self._flush()
 
@@ -72,82 +109,58 @@ class Store:
         before = self._objects[collection].get(key)
         self._objects[collection][key] = item
         if before != item:
-            self._index(before, item)
+            self._pass_on(key, before, item)
             self._flush()
 
     def remove(self, collection: Collection, key: meta.Key) -> None:
         """Applies the deletion of one object."""
         before = self._objects[collection].pop(key, None)
         if before is not None:
-            self._index(before, None)
+            self._pass_on(key, before, None)
             self._flush()
 
-    def _index(self, before: meta.Object | None, after: meta.Object | None) -> None:
-        """Updates the indexes, and marks the services that the object belonged to or belongs to as touched."""
-        if isinstance(before, core.Service):
-            name = ServiceName(*meta.key(before))
-            del self._services[name]
-            self._touched.add(name)
-        elif isinstance(before, discovery.EndpointSlice) and (owner := services.owner(before)):
-            del self._slices[owner][meta.key(before)]
-            if not self._slices[owner]:
-                del self._slices[owner]
-            self._touched.add(owner)
-        if isinstance(after, core.Service):
-            name = ServiceName(*meta.key(after))
-            self._services[name] = after
-            self._touched.add(name)
-        elif isinstance(after, discovery.EndpointSlice) and (owner := services.owner(after)):
-            self._slices.setdefault(owner, {})[meta.key(after)] = after
-            self._touched.add(owner)
+    def _policy_of(self, route: meta.Key, rule: str) -> CallPolicy:
+        """What policies say about a rule of a route. Called while routes are assembled, after the policies."""
+        return self._policies.of_route(route, rule)
+
+    def _pass_on(self, key: meta.Key, before: Any, after: Any) -> None:
+        """Passes an object that was added, modified or removed to the assembler of its kind."""
+        match after if after is not None else before:
+            case core.Service():
+                self._services.put_service(key, after)
+            case discovery.EndpointSlice():
+                self._services.put_slice(before, after)
+            case core.Node():
+                self._nodes.put(key[1], after)
+            case GRPCRoute():
+                self._routes.put(key, after)
+                self._policies.touch_route(key)
+            case GRPCBackendPolicy():
+                self._policies.put(key, after)
 
     def _flush(self) -> None:
-        """Assembles the services that were touched, and publishes what changed once everything has been listed."""
+        """Assembles what was touched, and publishes what changed once everything has been listed."""
         if self._unlisted:
             return
-        changes: dict[Entry, Any] = {}
-        for name in self._touched:
-            before = self._assembled.get(name, services.NOTHING)
-            after = self._assemble(name, before)
-            if after == services.NOTHING:
-                self._assembled.pop(name, None)
-            else:
-                self._assembled[name] = after
-            if before.service != after.service:
-                changes[Entry(SERVICES, name)] = after.service
-            for port in before.endpoints.keys() | after.endpoints.keys():
-                if before.endpoints.get(port) != after.endpoints.get(port):
-                    changes[Entry(ENDPOINTS, port)] = after.endpoints.get(port)
-        self._touched.clear()
+        changes: dict[Entry, Any] = {**self._nodes.flush(), **self._services.flush()}
+        for entry in changes:
+            if entry.table is SERVICES:
+                self._routes.touch_service(entry.key)
+                self._policies.touch_service(entry.key)
+        changes |= self._policies.flush()
+        for key in self._policies.take_touched_routes():
+            self._routes.touch_route(key)
+        changes |= self._routes.flush()
         if changes or not self._published:
             self._published = True
             self._publish(changes)
+        self._report()
 
-    def _assemble(self, name: ServiceName, before: services.Assembled) -> services.Assembled:
-        """The service as its objects make it now; as it was if that fails, so that it harms no other service."""
-        source = self._services.get(name)
-        if source is None:
-            return services.NOTHING
-        try:
-            after = services.assemble(source, self._slices.get(name, {}).values())
-        except Exception as error:
-            log.exception("service can't be assembled; it stays as it was", service=str(name))
-            reason = f"it can't be assembled and stays as it was: {error!r}"
-            return before._replace(problems=(Problem("Service", name, reason),))
-        known = set(before.problems)
-        new = [problem for problem in after.problems if problem not in known]
-        for problem in new[:_LOGGED_PROBLEMS]:
-            log.warning(
-                "object can't be used as it is",
-                kind=problem.kind,
-                object="/".join(problem.key),
-                reason=problem.reason,
-            )
-        if len(new) > _LOGGED_PROBLEMS:
-            log.warning(
-                "more objects of the service can't be used as they are",
-                service=str(name),
-                more=len(new) - _LOGGED_PROBLEMS,
-                hint="see /debug/services for all of them",
-            )
-        return after
+    def _report(self) -> None:
+        """Reports what was assembled."""
+        for name in self._services.take_restated():
+            self._problem_log.update((SERVICE.name, *name), self._services.problems_of(name))
+        for kind, assembler in ((GRPC_ROUTE, self._routes), (GRPC_BACKEND_POLICY, self._policies)):
+            for key in assembler.take_restated():
+                self._problem_log.update((kind.name, *key), assembler.problems_of(key))
+                self._reports.status(kind, key, assembler.objects.get(key), assembler.status(key))

@@ -131,7 +131,14 @@ class CallPolicy(NamedTuple):
 
     def over(self, other: "CallPolicy") -> "CallPolicy":
         """This policy, with the fields of the other one where this one says nothing."""
-        return CallPolicy(*(mine if mine is not None else theirs for mine, theirs in zip(self, other, strict=True)))
+        return CallPolicy(
+            self.timeout if self.timeout is not None else other.timeout,
+            self.retry if self.retry is not None else other.retry,
+            self.fault if self.fault is not None else other.fault,
+        )
+
+
+NO_CALL_POLICY = CallPolicy()
 
 
 class Rule(NamedTuple):
@@ -145,7 +152,7 @@ class Rule(NamedTuple):
 
     match: Match
     backends: tuple[Backend, ...]
-    policy: CallPolicy = CallPolicy()
+    policy: CallPolicy = NO_CALL_POLICY
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +238,7 @@ class Policy:
         load_balancing: None for round robin.
     """
 
-    call: CallPolicy = CallPolicy()
+    call: CallPolicy = NO_CALL_POLICY
     max_concurrent_requests: int | None = None
     outlier_detection: OutlierDetection | None = None
     load_balancing: RingHash | WeightedRoundRobin | None = None

@@ -4,6 +4,7 @@ Only the fields named here are read; msgspec skips everything else without build
 fraction of the time and memory that general models take.
 """
 
+import datetime as dt
 from typing import Any, TypeVar
 
 import msgspec
@@ -40,13 +41,20 @@ class TrackedMetadata(Metadata, frozen=True):
     Attributes:
         generation: Counts the changes of the spec; 0 in files, which have none.
         resource_version: Of the object that was read; a write that carries it fails if the object has changed since.
-        creation_timestamp: RFC 3339; empty in files.
+        created: As it was read: a text, nothing (None) in most files, or what YAML makes of a time.
     """
 
     generation: int = 0
     resource_version: str = ""
-    creation_timestamp: str = ""
+    created: Any = msgspec.field(default=None, name="creationTimestamp")
     uid: str = ""
+
+    @property
+    def creation_timestamp(self) -> str:
+        """RFC 3339; empty if unknown."""
+        if isinstance(self.created, dt.datetime):
+            return self.created.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return self.created if isinstance(self.created, str) else ""
 
 
 class Tracked(Object, frozen=True):

@@ -22,11 +22,20 @@ def builder(key: Key, *, cluster_domain: str) -> Builder | None:
         target = names.parse(key.name, cluster_domain=cluster_domain)
         return partial(listener.build, key.name, target) if target else None
     port = names.parse_canonical(key.name)
-    return partial(_BUILDERS[key.type], port) if port else None
+    if port:
+        return partial(_BUILDERS[key.type], port)
+    unavailable = names.parse_unavailable(key.name)
+    build = _UNAVAILABLE.get(key.type)
+    return partial(build, unavailable) if unavailable and build else None
 
 
 _BUILDERS = {
     ResourceType.ROUTE: route.build,
     ResourceType.CLUSTER: cluster.build,
     ResourceType.ENDPOINTS: endpoints.build,
+}
+
+_UNAVAILABLE = {
+    ResourceType.CLUSTER: cluster.build_unavailable,
+    ResourceType.ENDPOINTS: endpoints.build_unavailable,
 }

@@ -10,11 +10,16 @@ from operator import attrgetter
 
 from envoy.config.core.v3 import address_pb2, base_pb2, health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.type.v3 import percent_pb2
 
 from xds_server.model.service import Endpoint, PortName, SocketAddress
 from xds_server.model.tables import ENDPOINTS
+from xds_server.model.traffic import Unavailable
+from xds_server.resources.features import zones
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.types import Resource, serialise
+
+_ADDRESSES = attrgetter("addresses")
 
 
 def build(port: PortName, lookup: Lookup) -> Resource | None:
@@ -24,27 +29,51 @@ def build(port: PortName, lookup: Lookup) -> Resource | None:
         return None
     name = str(port)
     # Endpoints are sorted, hence grouped by zone.
-    localities = [_locality(zone, list(found)) for zone, found in groupby(endpoints, key=attrgetter("zone"))]
+    localities = [
+        _locality(zone, priority, list(found))
+        for priority, alike in enumerate(zones.priorities(endpoints, lookup))
+        for zone, found in groupby(alike, key=attrgetter("zone"))
+    ]
     return serialise(name, endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=localities))
 
 
-def _locality(zone: str, endpoints: list[Endpoint]) -> endpoint_components_pb2.LocalityLbEndpoints:
+def build_unavailable(target: Unavailable, _: Lookup) -> Resource:
+    """Builds the ClusterLoadAssignment of a backend that can't be reached.
+
+    Without endpoints, requests fail at once. The category of the drop tells clients why, as far as they show it.
+    """
+    name = str(target)
+    drop = endpoint_pb2.ClusterLoadAssignment.Policy.DropOverload(
+        category=name,
+        drop_percentage=percent_pb2.FractionalPercent(
+            numerator=100, denominator=percent_pb2.FractionalPercent.HUNDRED
+        ),
+    )
+    policy = endpoint_pb2.ClusterLoadAssignment.Policy(drop_overloads=[drop])
+    return serialise(name, endpoint_pb2.ClusterLoadAssignment(cluster_name=name, policy=policy))
+
+
+def _locality(
+    zone: str, priority: int, endpoints: list[Endpoint]
+) -> endpoint_components_pb2.LocalityLbEndpoints:
     """One zone. Its weight is the number of its endpoints, for clients that pick a locality first."""
-    locality = endpoint_components_pb2.LocalityLbEndpoints(locality=base_pb2.Locality(zone=zone))
+    locality = endpoint_components_pb2.LocalityLbEndpoints(
+        locality=base_pb2.Locality(zone=zone), priority=priority
+    )
     locality.load_balancing_weight.value = len(endpoints)
-    locality.MergeFromString(b"".join(map(_encoded, endpoints)))
+    locality.MergeFromString(b"".join(map(_encoded, map(_ADDRESSES, endpoints))))
     return locality
 
 
 @lru_cache(maxsize=65_536)
-def _encoded(endpoint: Endpoint) -> bytes:
+def _encoded(addresses: tuple[SocketAddress, ...]) -> bytes:
     """A locality that contains one endpoint alone: merging it into another appends the endpoint.
 
     So when one of a thousand endpoints changes, only that one is encoded.
     https://protobuf.dev/programming-guides/encoding/#last-one-wins
     """
     # Clients try the addresses of a dual-stack pod as those of one endpoint (gRFC A61).
-    first, *others = map(_address, endpoint.addresses)
+    first, *others = map(_address, addresses)
     additional = [endpoint_components_pb2.Endpoint.AdditionalAddress(address=a) for a in others]
     backend = endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(address=first, additional_addresses=additional),

@@ -6,11 +6,12 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as manager_pb2,
 )
-from google.protobuf import any_pb2
 
+from xds_server.resources.features import faults
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.names import TargetName, resolve
-from xds_server.resources.types import Resource, serialise
+from xds_server.resources.route import policies
+from xds_server.resources.types import Resource, pack, serialise
 
 
 def build(name: str, target: TargetName, lookup: Lookup) -> Resource | None:
@@ -25,6 +26,10 @@ def build(name: str, target: TargetName, lookup: Lookup) -> Resource | None:
     if port is None:
         return None
     route = str(port)
+    # The last filter must be the router, or clients reject the Listener (gRFC A39).
+    filters = [manager_pb2.HttpFilter(name="router", typed_config=pack(router_pb2.Router()))]
+    if any(policy.fault for policy in policies(port, lookup)):
+        filters.insert(0, faults.http_filter())
     manager = manager_pb2.HttpConnectionManager(
         # gRPC ignores the prefix; Envoy requires one.
         stat_prefix=route,
@@ -34,16 +39,9 @@ def build(name: str, target: TargetName, lookup: Lookup) -> Resource | None:
             ),
             route_config_name=route,
         ),
-        # The last filter must be the router, or clients reject the Listener (gRFC A39).
-        http_filters=[manager_pb2.HttpFilter(name="router", typed_config=_pack(router_pb2.Router()))],
+        http_filters=filters,
     )
     listener = listener_pb2.Listener(
-        name=name, api_listener=api_listener_pb2.ApiListener(api_listener=_pack(manager))
+        name=name, api_listener=api_listener_pb2.ApiListener(api_listener=pack(manager))
     )
     return serialise(name, listener)
-
-
-def _pack(message: router_pb2.Router | manager_pb2.HttpConnectionManager) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(message, deterministic=True)
-    return packed

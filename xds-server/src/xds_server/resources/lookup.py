@@ -44,3 +44,15 @@ class Lookup:
         """The namespace of the client. A builder that reads it builds one resource for each namespace."""
         self.traits.add("namespace")
         return self._client.namespace
+
+    @property
+    def client_zone(self) -> str:
+        """The zone of the client; empty if unknown. A builder that reads it builds one resource for each zone."""
+        self.traits.add("zone")
+        return self._client.zone
+
+    @property
+    def client_node(self) -> str:
+        """The Kubernetes node of the client; empty if unknown. One that reads it builds one resource for each node."""
+        self.traits.add("node")
+        return self._client.node

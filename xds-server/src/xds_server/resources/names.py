@@ -9,10 +9,15 @@ from typing import NamedTuple
 
 from xds_server.model.service import Port, PortName, Service, ServiceName
 from xds_server.model.tables import SERVICES
+from xds_server.model.traffic import Unavailable
 from xds_server.resources.lookup import Lookup
 
 ARTICLE_SUFFIX = "-listener"
 """The demo of 2020 called a service's Listener SERVICE-listener; that name still works."""
+
+UNAVAILABLE_PREFIXES = ("BackendNotFound: ", "InvalidKind: ", "NoBackend: ")
+"""How the names of clusters begin that can't be reached. They tell why, as clients show the name of a cluster that fails."""
+MAX_REASON_LENGTH = 512
 
 
 class TargetName(NamedTuple):
@@ -52,6 +57,12 @@ def parse_canonical(name: str) -> PortName | None:
         return None
     port = PortName(ServiceName(namespace, service), int(number))
     return port if str(port) == name else None
+
+
+def parse_unavailable(name: str) -> Unavailable | None:
+    """Reads the name of a cluster that can't be reached; None if the name has another form."""
+    is_one = name.startswith(UNAVAILABLE_PREFIXES) and len(name) <= MAX_REASON_LENGTH and name.isprintable()
+    return Unavailable(name) if is_one else None
 
 
 def resolve(target: TargetName, lookup: Lookup) -> PortName | None:

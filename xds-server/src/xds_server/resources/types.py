@@ -4,6 +4,7 @@ import enum
 import hashlib
 from typing import NamedTuple
 
+from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
 
@@ -69,6 +70,13 @@ def serialise(name: str, message: Message) -> Resource:
     """Makes a resource of a message."""
     body: bytes = message.SerializeToString(deterministic=True)
     return Resource(name, body, digest(body))
+
+
+def pack(message: Message) -> any_pb2.Any:
+    """Wraps a message, deterministically."""
+    packed = any_pb2.Any()
+    packed.Pack(message, deterministic=True)
+    return packed
 
 
 def digest(data: bytes) -> str:

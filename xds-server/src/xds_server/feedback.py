@@ -1,0 +1,91 @@
+"""Tells users where they work what becomes of their objects: in statuses, and in Events.
+
+It decides what is said about which object. How that is written belongs to ``kubernetes``.
+"""
+
+from collections.abc import Sequence
+
+from xds_server.ads.stream import Rejected
+from xds_server.cache.cache import Cache
+from xds_server.kubernetes.events import EventWriter, ObjectRef
+from xds_server.kubernetes.writer import StatusWriter
+from xds_server.mesh.problems import Owner, Problem
+from xds_server.mesh.statuses import Status
+from xds_server.model.service import ServiceName
+from xds_server.objects.kinds import KINDS, SERVICE, Kind
+from xds_server.objects.meta import Key, Tracked
+from xds_server.resources.lookup import Lookup
+from xds_server.resources.names import parse, parse_canonical, resolve
+from xds_server.resources.types import ResourceType
+
+NOT_USABLE = "NotUsable"
+REJECTED = "RejectedByClient"
+MAX_SERVICES = 3
+"""Services that get an Event for one response that a client rejected."""
+
+_KINDS = {kind.name: kind for kind in KINDS}
+
+
+class Feedback:
+    """Passes on what is found out about objects. Belongs to the event loop.
+
+    Args:
+        statuses: Writes statuses.
+        events: Writes Events.
+        cache: Says which services the names of clients mean.
+        cluster_domain: The suffix of full service names.
+    """
+
+    def __init__(
+        self, statuses: StatusWriter, events: EventWriter, cache: Cache, *, cluster_domain: str
+    ) -> None:
+        self._statuses = statuses
+        self._events = events
+        self._cache = cache
+        self._cluster_domain = cluster_domain
+
+    def problem(self, owner: Owner, problem: Problem) -> None:
+        """Makes an Event on the object that people look at."""
+        of_owner = (problem.kind, *problem.key) == owner
+        message = problem.reason if of_owner else f"{problem.kind} {problem.key[1]}: {problem.reason}"
+        kind, namespace, name = owner
+        self._events.report(_reference(_KINDS[kind], (namespace, name)), NOT_USABLE, message)
+
+    def status(self, kind: Kind, key: Key, item: Tracked | None, status: Status | None) -> None:
+        """Has the status of an object written, unless it says so already."""
+        if item is None or status is None:
+            self._statuses.forget(kind, key)
+        else:
+            self._statuses.want(kind, item, status)
+
+    def rejected(self, rejected: Rejected) -> None:
+        """Makes Events on the Services whose resources a client rejected."""
+        message = "".join(c if c.isprintable() else " " for c in rejected.message)
+        for service in self._services(rejected):
+            self._events.report(
+                _reference(SERVICE, (service.namespace, service.name)),
+                REJECTED,
+                f"a client ({rejected.user_agent}) rejected its {rejected.type.label} resource: {message}",
+            )
+
+    def _services(self, rejected: Rejected) -> Sequence[ServiceName]:
+        """The services that a rejection is about, at most a few."""
+        # A client rejects a whole response; its message tells which resources are at fault.
+        at_fault = [name for name in rejected.names if name in rejected.message] or rejected.names
+        found: dict[ServiceName, None] = {}
+        for name in at_fault:
+            if rejected.type is ResourceType.LISTENER:
+                target = parse(name, cluster_domain=self._cluster_domain)
+                port = target and resolve(target, Lookup(self._cache.tables, rejected.client))
+            else:
+                port = parse_canonical(name)
+            if port:
+                found[port.service] = None
+            if len(found) == MAX_SERVICES:
+                break
+        return list(found)
+
+
+def _reference(kind: Kind, key: Key) -> ObjectRef:
+    namespace, name = key
+    return ObjectRef(kind=kind.name, api_version=kind.api_version, namespace=namespace, name=name)

@@ -1,0 +1,108 @@
+"""The backends of a GRPCRoute's rule. Pure.
+
+https://gateway-api.sigs.k8s.io/reference/spec/#grpcbackendref
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from xds_server.mesh.matches import UnsupportedError
+from xds_server.mesh.texts import clipped, quoted
+from xds_server.model.service import PortName, Service, ServiceName
+from xds_server.model.traffic import Backend, Unavailable
+from xds_server.objects import gateway
+
+MAX_BACKENDS = 16
+MAX_WEIGHT = 1_000_000
+MAX_PORT = 65_535
+MAX_REASON = 400
+"""Characters of a reason: it is the name of a cluster."""
+
+
+class Unresolved(NamedTuple):
+    """Why a reference leads nowhere.
+
+    Attributes:
+        reason: For the condition ResolvedRefs.
+        detail: What it refers to.
+    """
+
+    reason: str
+    detail: str
+
+    @property
+    def target(self) -> Unavailable:
+        """Where requests go instead."""
+        return Unavailable(clipped(f"{self.reason}: {self.detail}", MAX_REASON))
+
+
+def service_of(reference: gateway.BackendRef, namespace: str) -> ServiceName | None:
+    """The Service that a backend of a route in that namespace refers to; None if it is something else."""
+    if reference.group or (reference.kind or "Service") != "Service":
+        return None
+    return ServiceName(reference.namespace or namespace, reference.name)
+
+
+def resolve(
+    reference: gateway.BackendRef, namespace: str, services: Mapping[ServiceName, Service]
+) -> PortName | Unresolved:
+    """Finds the port that a backend of a route in that namespace refers to.
+
+    It may be in any namespace: a mesh needs no ReferenceGrant (GEP-1294).
+    """
+    name = service_of(reference, namespace)
+    if name is None:
+        kind = f"{reference.kind or 'Service'}{'.' if reference.group else ''}{reference.group or ''}"
+        return Unresolved("InvalidKind", f"{kind} {reference.namespace or namespace}/{reference.name}")
+    detail = f"Service {name.namespace}/{name.name}"
+    service = services.get(name)
+    if service is None:
+        return Unresolved("BackendNotFound", detail)
+    if reference.port is None:
+        return Unresolved("BackendNotFound", f"{detail}, the port is not set")
+    port = PortName(name, reference.port)
+    if port not in service.port_names:
+        return Unresolved("BackendNotFound", f"{detail} port {reference.port}")
+    return port
+
+
+def check(references: tuple[gateway.BackendRef, ...], field: str) -> None:
+    """Checks what gRPC clients can't do.
+
+    Raises:
+        UnsupportedError: The rule can't be served; the text begins with the field.
+    """
+    if len(references) > MAX_BACKENDS:
+        raise UnsupportedError(f"{field}: {len(references)} backends; at most {MAX_BACKENDS} are allowed")
+    for index, reference in enumerate(references):
+        check_filters(reference.filters, f"{field}[{index}].filters")
+        if reference.weight is not None and not 0 <= reference.weight <= MAX_WEIGHT:
+            raise UnsupportedError(f"{field}[{index}].weight: {reference.weight}; expected 0 to {MAX_WEIGHT}")
+        if reference.port is not None and not 0 < reference.port <= MAX_PORT:
+            raise UnsupportedError(f"{field}[{index}].port: {reference.port}; expected 1 to {MAX_PORT}")
+
+
+def check_filters(filters: tuple[gateway.Filter, ...] | None, field: str) -> None:
+    """Checks that there are none: gRPC clients ignore all of them.
+
+    Raises:
+        UnsupportedError: There are some.
+    """
+    for index, item in enumerate(filters or ()):
+        text = f"{field}[{index}]: gRPC clients have no filters such as {quoted(item.type)}"
+        raise UnsupportedError(text, reason="IncompatibleFilters")
+
+
+def share(
+    references: tuple[gateway.BackendRef, ...], targets: tuple[PortName | Unresolved, ...], otherwise: str
+) -> tuple[Backend, ...]:
+    """Returns the backends that receive requests, each once; the reason ``otherwise`` if there are none."""
+    weights: dict[PortName | Unavailable, int] = {}
+    for reference, target in zip(references, targets, strict=True):
+        weight = 1 if reference.weight is None else reference.weight
+        if weight:
+            where = target.target if isinstance(target, Unresolved) else target
+            weights[where] = weights.get(where, 0) + weight
+    if not weights:
+        return (Backend(Unavailable(clipped(otherwise, MAX_REASON))),)
+    return tuple(Backend(target, weight) for target, weight in weights.items())

@@ -1,0 +1,15 @@
+"""A bound on the concurrent requests of one client to one service.
+
+https://github.com/grpc/proposal/blob/master/A32-xds-circuit-breaking.md
+"""
+
+from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
+
+
+def apply(cluster: cluster_pb2.Cluster, max_concurrent_requests: int | None) -> None:
+    """Sets the bound; without one, the client's default of 1,024 stays."""
+    if max_concurrent_requests is None:
+        return
+    thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds()
+    thresholds.max_requests.value = max_concurrent_requests
+    cluster.circuit_breakers.thresholds.append(thresholds)

@@ -1,0 +1,47 @@
+"""The first of two steps in which a route changes for a client that has it: clusters are named before they get requests.
+
+grpc-go loses calls ("unknown cluster selected for RPC") if a route sends requests to a cluster that the client has not
+set up yet. So a client is first sent the route that it has, with one more rule at its end, which matches no request and
+names the new clusters; it sets them up, and gets the route as it should be a moment later.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+
+from xds_server.resources.types import Resource, serialise
+
+PATH = "/-/-"
+"""The path of no method: the names of services and methods can't be that."""
+
+
+@lru_cache(maxsize=1024)
+def introduce(sent: Resource, wanted: Resource) -> Resource | None:
+    """The first step from one form of a route to another; None if it names no new clusters.
+
+    Args:
+        sent: What the client was sent last; it may be a first step itself.
+        wanted: What it should have.
+    """
+    step = route_pb2.RouteConfiguration.FromString(sent.body)
+    host = step.virtual_hosts[0]
+    wanted_clusters = _clusters(route_pb2.RouteConfiguration.FromString(wanted.body).virtual_hosts[0].routes)
+    if wanted_clusters <= _clusters(host.routes):
+        return None
+    if host.routes and host.routes[-1].match.path == PATH:
+        del host.routes[-1]
+    rule = host.routes.add(match=route_components_pb2.RouteMatch(path=PATH))
+    for name in sorted(wanted_clusters - _clusters(host.routes[:-1])):
+        rule.route.weighted_clusters.clusters.add(name=name).weight.value = 1
+    return serialise(sent.name, step)
+
+
+def _clusters(routes: Iterable[route_components_pb2.Route]) -> set[str]:
+    """The names of all clusters in routes."""
+    found: set[str] = set()
+    for route in routes:
+        found.update(cluster.name for cluster in route.route.weighted_clusters.clusters)
+        if route.route.cluster:
+            found.add(route.route.cluster)
+    return found
