@@ -229,7 +229,6 @@ def test_a_folder_without_objects(files: dict[str, str], complaint: str, tmp_pat
     assert complaint in result.stderr
 
 
-@pytest.mark.xfail(strict=False, reason="xds-server does not serve GRPCRoutes yet")
 def test_a_tenth_of_the_calls_goes_to_the_canary_then_only_those_with_the_header_then_all(
     tmp_path: Path,
 ) -> None:
