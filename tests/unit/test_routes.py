@@ -694,17 +694,12 @@ def test_a_defect_harms_one_route():
     assert list(mesh.problems()) == []
 
 
-def test_problems_are_logged_once():
-    bad = route(rule(), rule(to=[{"name": "gone", "port": 1}]))
-    with capture_logs() as logs:
-        mesh = Mesh(bad)
-        mesh.touch_service(WEB)
-        mesh.changed()
-    assert [(line["kind"], line["object"]) for line in logs] == [("GRPCRoute", "shop/canary")]
-    with capture_logs() as logs:
-        Mesh(route(rule(to=[{"name": f"gone-{n}", "port": 1} for n in range(16)])))
-    assert len(logs) == 11
-    assert logs[-1]["more"] == 6
+def test_the_problems_of_one_route():
+    mesh = Mesh(route(rule(), rule(to=[{"name": "gone", "port": 1}])))
+    [problem] = mesh.problems_of(("shop", "canary"))
+    assert problem.kind == "GRPCRoute"
+    assert "gone" in problem.reason
+    assert mesh.problems_of(("shop", "other")) == ()
 
 
 def random_route(chance, name, namespace):
