@@ -5,8 +5,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from tests.cluster.kube import NAME, ROOT, Cluster, Object
 
 LABELS = {"made-by": "tests"}
@@ -35,7 +33,8 @@ def rendered(cluster: Cluster, kustomization: Object, images: Mapping[str, str],
         **{key: [os.path.relpath(ROOT / path, folder) for path in value] for key, value in paths.items()},
         "images": [{"name": name, "newTag": image.partition(":")[2]} for name, image in images.items()],
     }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    # JSON, because PyYAML does not quote a tag such as 4e12, which kubectl reads as a number.
+    (folder / "kustomization.yaml").write_text(json.dumps(content))
     return cluster.kubectl("kustomize", str(folder))
 
 
