@@ -1,11 +1,19 @@
 """A client program, controlled by lines of JSON on its stdin.
 
     {"do": "open", "channel": "a", "target": "xds:///hello-server.default:50051", "idle_seconds": 1.0}
-    {"do": "call", "channel": "a", "times": 3, "timeout_seconds": 5.0, "wait_for_ready": true}
+    {"do": "call", "channel": "a", "times": 3, "concurrency": 1, <call>}
+    {"do": "load_start", "channel": "a", "parallelism": 2, "interval_seconds": 0.01, <call>}
+    {"do": "load_stop", "channel": "a"}
     {"do": "close", "channel": "a"}
 
-It answers each with a line: {} for a channel, {"hosts": [...], "failures": [{"code": ..., "details": ...}]} for calls,
-{"error": ...} for commands that it cannot execute. It exits when its stdin ends.
+where <call> is
+
+    "method": "/greeter.v1.Greeter/SayHello", "metadata": {"x-user": "1"}, "timeout_seconds": 5.0, "wait_for_ready": true
+
+It answers each with a line: {} for a channel and a started load; for calls
+{"hosts": [...], "failures": [{"code": ..., "details": ..., "milliseconds": ...}], "milliseconds": [...]}; for a stopped
+load {"hosts": {"hello-1": 12}, "failures": [...], "slowest": ...}; {"error": ...} for commands that it cannot execute.
+It exits when its stdin ends.
 """
 
 import json
@@ -14,8 +22,9 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypedDict, Unpack
 
 from tests.support.waiting import DEADLINE, wait_until
 
@@ -23,16 +32,52 @@ TIMEOUT = 10.0
 """Timeout of a call in seconds."""
 
 
-class Replies(NamedTuple):
-    """The results of some calls, in order.
+SAY_HELLO = "/greeter.v1.Greeter/SayHello"
+
+
+@dataclass
+class Replies:
+    """The results of some calls, in order if they were made one after another.
 
     Attributes:
         hosts: The hosts that replied.
-        failures: The `code` and `details` of each call that failed.
+        failures: The `code`, `details` and `milliseconds` of each call that failed.
+        milliseconds: How long each call took.
     """
 
     hosts: list[str]
-    failures: list[dict[str, str]]
+    failures: list[dict[str, Any]]
+    milliseconds: list[float] = field(default_factory=list, compare=False)
+
+
+class LoadResult(NamedTuple):
+    """The results of a load.
+
+    Attributes:
+        hosts: The number of replies of each host.
+        failures: As of Replies.
+        slowest: The milliseconds of the longest call.
+    """
+
+    hosts: dict[str, int]
+    failures: list[dict[str, Any]]
+    slowest: float
+
+
+class CallOptions(TypedDict, total=False):
+    """How calls are made.
+
+    Attributes:
+        patient: Whether they set wait_for_ready; by default they do.
+        seconds: The timeout of each call; TIMEOUT by default.
+        method: The path; SAY_HELLO by default.
+        metadata: Headers; none by default.
+    """
+
+    patient: bool
+    seconds: float
+    method: str
+    metadata: Mapping[str, str]
 
 
 class Client(Protocol):
@@ -96,11 +141,23 @@ class Program:
         self._ask({"do": "open", "channel": channel, "target": target} | idle, DEADLINE)
 
     def call(
-        self, channel: str, times: int = 1, *, patient: bool = True, seconds: float = TIMEOUT
+        self, channel: str, times: int = 1, *, concurrency: int = 1, **options: Unpack[CallOptions]
     ) -> Replies:
-        command = {"do": "call", "channel": channel, "times": times, "wait_for_ready": patient}
-        answer = self._ask(command | {"timeout_seconds": seconds}, times * seconds + DEADLINE)
-        return Replies(**answer)
+        """Makes calls, this many at once."""
+        command = {"do": "call", "channel": channel, "times": times, "concurrency": concurrency}
+        patience = times * options.get("seconds", TIMEOUT) + DEADLINE
+        return Replies(**self._ask(command | _fields(options), patience))
+
+    def start_load(
+        self, channel: str, *, parallelism: int, interval: float, **options: Unpack[CallOptions]
+    ) -> None:
+        """Makes calls in the background, with pauses of `interval` seconds."""
+        command = {"do": "load_start", "channel": channel} | _fields(options)
+        self._ask(command | {"parallelism": parallelism, "interval_seconds": interval}, DEADLINE)
+
+    def stop_load(self, channel: str) -> LoadResult:
+        """Waits for the calls in flight and returns the results."""
+        return LoadResult(**self._ask({"do": "load_stop", "channel": channel}, TIMEOUT + DEADLINE))
 
     def _ask(self, command: dict[str, Any], patience: float) -> dict[str, Any]:
         assert self._process.stdin
@@ -121,11 +178,20 @@ class Program:
         self._answers.put("")
 
 
+def _fields(options: CallOptions) -> dict[str, Any]:
+    return {
+        "wait_for_ready": options.get("patient", True),
+        "timeout_seconds": options.get("seconds", TIMEOUT),
+        "method": options.get("method", SAY_HELLO),
+        "metadata": dict(options.get("metadata", {})),
+    }
+
+
 def call_until(
     client: Client, channel: str, what: str, seen: Callable[[Replies], bool], times: int = 6, **options: Any
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """Makes rounds of calls until the replies of a round are as wanted; returns all failures until then."""
-    failures: list[dict[str, str]] = []
+    failures: list[dict[str, Any]] = []
 
     def look() -> bool:
         replies = client.call(channel, times, **options)

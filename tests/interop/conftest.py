@@ -1,4 +1,4 @@
-"""Fixtures of the scenarios, and the table of their results, which a full run writes into the docs."""
+"""Fixtures of the scenarios, and the tables of their results, which a full run writes into the docs."""
 
 import os
 import platform
@@ -11,19 +11,32 @@ import pytest
 
 from tests.interop import envoy
 from tests.interop.client import Client, Program
-from tests.interop.languages import LANGUAGES, Language
+from tests.interop.languages import LANGUAGES, RUST, Language
 from tests.interop.mesh import Greeter, Mesh
 from tests.support import running
 from tools.publish import publish, table
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "interop.md"
+DOCS = Path(__file__).parents[2] / "docs"
+TABLES = {
+    "test_clients.py": ("interop", DOCS / "interop.md"),
+    "test_features.py": ("features", DOCS / "traffic.md"),
+    "test_changes.py": ("features", DOCS / "traffic.md"),
+}
+"""The table of each module, by its name between the markers, and its document."""
 GREETERS = 4
-CLIENTS = {language.name: language for language in (*LANGUAGES, envoy.ENVOY)}
-RESULTS = pytest.StashKey[dict[str, dict[str, str]]]()
+CLIENTS = {client.name: client for client in (*LANGUAGES, RUST, envoy.ENVOY)}
+Table = dict[str, dict[str, str]]
+"""The cells of each scenario, by client."""
+RESULTS = pytest.StashKey[dict[str, Table]]()
+NOTES = pytest.StashKey[dict[str, list[str]]]()
 PARTIAL = pytest.StashKey[bool]()
 
 Start = Callable[..., Client]
-"""Starts a client of the implementation under test, with an optional ``node_id``."""
+"""Starts a client of the implementation under test; its arguments are those of Mesh.bootstrap."""
+StartProgram = Callable[..., Program]
+"""The same, if the implementation is a gRPC client."""
+Note = Callable[..., None]
+"""Adds a text to the cell of the implementation under test, or of the one that is named."""
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +59,7 @@ def mesh(tmp_path: Path, greeters: list[Greeter]) -> Iterator[Mesh]:
         mesh.assert_no_nacks()
 
 
-@pytest.fixture(params=CLIENTS)
+@pytest.fixture(params=[name for name in CLIENTS if name != RUST.name])
 def start(request: pytest.FixtureRequest, mesh: Mesh) -> Iterator[Start]:
     """A function that starts clients, for each implementation in turn."""
     client = CLIENTS[request.param]
@@ -54,20 +67,39 @@ def start(request: pytest.FixtureRequest, mesh: Mesh) -> Iterator[Start]:
         pytest.skip(f"n/a: {reason}")
     if client.missing:
         pytest.skip(f"not run: {client.missing}")
-    command = _build(client)
+    command = build(client)
     with ExitStack() as stack:
 
-        def begin(node_id: str = "interop") -> Client:
+        def begin(node_id: str = "interop", **node: str) -> Client:
             if client is envoy.ENVOY:
                 return stack.enter_context(envoy.Envoy(command, mesh.server.address, node_id))
-            environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=mesh.bootstrap(node_id))
+            bootstrap = mesh.bootstrap(node_id, scheme=client.scheme, **node)
+            environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=bootstrap)
             return stack.enter_context(Program(command, environment))
 
         yield begin
 
 
+@pytest.fixture
+def language(request: pytest.FixtureRequest) -> str:
+    """The name of the implementation under test."""
+    return str(request.node.callspec.params["start"])
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Note:
+    """Adds to the test's cells."""
+    notes = request.node.stash.setdefault(NOTES, {})
+
+    def add(text: str, client: str = "") -> None:
+        notes.setdefault(client or request.node.callspec.params["start"], []).append(text)
+
+    return add
+
+
 @cache
-def _build(client: Language) -> Sequence[str]:
+def build(client: Language) -> Sequence[str]:
+    """Builds a client, once, and returns the command that starts it."""
     return client.build()
 
 
@@ -113,40 +145,49 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    client = getattr(item, "callspec", None) and item.callspec.params.get("start")  # type: ignore[attr-defined]
-    if client and Path(__file__).parent in item.path.parents:
-        scenario = (item.function.__doc__ or item.name).splitlines()[0].rstrip(".")  # type: ignore[attr-defined]
-        row = item.config.stash[RESULTS].setdefault(scenario, {})
-        if report.when == "call":
-            _expect_failure(item, client, report)
+    name, _ = TABLES.get(item.path.name, ("", None))
+    if not name or Path(__file__).parent not in item.path.parents:
+        return report
+    notes = item.stash.get(NOTES, {})
+    client = item.callspec.params.get("start", "") if hasattr(item, "callspec") else ""
+    if client and report.when == "call":
+        _expect_failure(item, client, report)
+    scenario = (item.function.__doc__ or item.name).splitlines()[0].rstrip(".")  # type: ignore[attr-defined]
+    row = item.config.stash[RESULTS].setdefault(name, {}).setdefault(scenario, {})
+    for each in {client} if client else notes:
         if hasattr(report, "wasxfail"):
-            row[client] = report.wasxfail
+            _add(row, each, report.wasxfail)
         elif report.skipped:
-            row[client] = str(report.longrepr[2]).removeprefix("Skipped: ")  # type: ignore[index]
+            _add(row, each, str(report.longrepr[2]).removeprefix("Skipped: "))  # type: ignore[index]
         elif report.failed:
-            row[client] = "FAILED"
+            _add(row, each, "FAILED")
         elif report.when == "call":
-            row[client] = "yes"
+            _add(row, each, "; ".join(notes.get(each, ["yes"])))
     return report
+
+
+def _add(row: dict[str, str], client: str, text: str) -> None:
+    """Adds to a cell, which the variants of a scenario share."""
+    row[client] = text if row.get(client, text) == text else f"{row[client]}; {text}"
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    results = config.stash[RESULTS]
-    if not results:
-        return
-    clients = [name for name in CLIENTS if any(name in row for row in results.values())]
-    text = table(
-        ("scenario", *(f"{name} {CLIENTS[name].version()}" for name in clients)),
-        [(scenario, *(row.get(name, "") for name in clients)) for scenario, row in results.items()],
-    )
-    terminalreporter.section("interop")
-    terminalreporter.write_line(text)
     asked = [Path(argument).resolve() for argument in config.args]
     whole = asked == [Path(__file__).parent] and not config.stash[PARTIAL]
-    complete = not any("not run" in cell for row in results.values() for cell in row.values())
-    if whole and complete and exitstatus == pytest.ExitCode.OK:
-        machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}."
-        publish(DOCUMENT, "interop", f"{text}\n\n{machine}")
-        terminalreporter.write_line(f"written to {DOCUMENT.name}")
+    for name, document in dict(TABLES.values()).items():
+        if not (results := config.stash[RESULTS].get(name)):
+            continue
+        clients = [client for client in CLIENTS if any(client in row for row in results.values())]
+        text = table(
+            ("scenario", *(f"{client} {CLIENTS[client].version()}" for client in clients)),
+            [(scenario, *(row.get(client, "") for client in clients)) for scenario, row in results.items()],
+        )
+        terminalreporter.section(name)
+        terminalreporter.write_line(text)
+        complete = not any("not run" in cell for row in results.values() for cell in row.values())
+        if whole and complete and exitstatus == pytest.ExitCode.OK:
+            machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}."
+            publish(document, name, f"{text}\n\n{machine}")
+            terminalreporter.write_line(f"written to {document.name}")

@@ -1,7 +1,7 @@
 """The clients in each language: the tools they need, how they are built, and how they are started.
 
 Builds go to folders that git ignores. Each language pins its versions: go.mod and go.sum, pom.xml and checksums.txt,
-package.json and package-lock.json, requirements/.
+package.json and package-lock.json, Cargo.toml and Cargo.lock, requirements/.
 """
 
 import hashlib
@@ -33,12 +33,14 @@ class Language:
         tools: The programs that it needs, and where to get them.
         version: Returns the version of the implementation.
         build: Builds the client and returns the command that starts it.
+        scheme: What it needs before the address of an xDS server in its bootstrap.
     """
 
     name: str
     tools: tuple[tuple[str, str], ...]
     version: Callable[[], str]
     build: Callable[[], Sequence[str]]
+    scheme: str = ""
 
     @property
     def missing(self) -> str:
@@ -102,6 +104,19 @@ def _node_version() -> str:
     return f"{pinned['@grpc/grpc-js']}, xDS {pinned['@grpc/grpc-js-xds']}"
 
 
+def _rust() -> Sequence[str]:
+    target = BUILD / "rust"
+    run("cargo", "build", "--quiet", "--locked", "--target-dir", str(target), cwd=CLIENTS / "rust")
+    return (str(target / "debug" / "interop-client"),)
+
+
+def _rust_version() -> str:
+    [version] = re.findall(
+        r'^tonic-xds = "=(.+)"', (CLIENTS / "rust" / "Cargo.toml").read_text(), re.MULTILINE
+    )
+    return f"tonic-xds {version}"
+
+
 def run(*command: str, cwd: Path) -> None:
     result = subprocess.run(
         command,
@@ -132,3 +147,7 @@ LANGUAGES = (
         _node,
     ),
 )
+RUST = Language(
+    "Rust", (("cargo", "https://rustup.rs, Rust 1.88 or newer"),), _rust_version, _rust, scheme="http://"
+)
+"""Only in the scenarios of traffic features, as tonic-xds has no release yet but previews."""

@@ -1,4 +1,4 @@
-"""A real xds-server with a folder of objects, and real greeters, which all scenarios share."""
+"""A real xds-server with a folder of objects, and real greeters, which scenarios share."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -89,18 +89,27 @@ class Mesh:
         self._count_nacks()
         assert self.nacks == 0, self.server.warnings("client rejected a response")
 
-    def bootstrap(self, node_id: str = "interop") -> str:
+    def bootstrap(
+        self,
+        node_id: str = "interop",
+        *,
+        scheme: str = "",
+        namespace: str = "default",
+        zone: str = "",
+        node_name: str = "",
+    ) -> str:
         """Returns a bootstrap as in docs/your-services.md."""
+        metadata = {"NAMESPACE": namespace} | ({"NODE_NAME": node_name} if node_name else {})
         return json.dumps(
             {
                 "xds_servers": [
                     {
-                        "server_uri": self.server.address,
+                        "server_uri": scheme + self.server.address,
                         "channel_creds": [{"type": "insecure"}],
                         "server_features": ["xds_v3", "ignore_resource_deletion"],
                     }
                 ],
-                "node": {"id": node_id, "metadata": {"NAMESPACE": "default"}, "locality": {}},
+                "node": {"id": node_id, "metadata": metadata, "locality": {"zone": zone} if zone else {}},
             }
         )
 

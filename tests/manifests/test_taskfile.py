@@ -7,7 +7,7 @@ import yaml
 from tests.manifests import rendering
 
 DOCUMENTED = {
-    *("default", "setup", "local", "local:scale", "local:stop"),
+    *("default", "setup", "local", "local:scale", "local:apply", "local:delete", "local:stop"),
     *("cluster:create", "cluster:delete", "build", "load", "deploy", "undeploy", "status", "logs", "scale"),
     *("proto", "proto:check", "lock", "lint", "test", "test:cluster"),
     *("test:unit", "test:protocol", "test:discovery", "test:local", "test:manifests"),

@@ -37,8 +37,11 @@ class ApiStub:
         refused_watches: The same for watches alone.
         page_size: The most items of a page, whatever the limit of the request.
         page_delay: Seconds that each page takes.
-        plurals: The kinds there are; a test may add one.
-        requests: (time, path with query) of each request.
+        plurals: The kinds there are; a test may add one. Requests for others get 404.
+        write_fault: The status that every write gets; None if they are carried out.
+        requests: (time, path with query) of each request that reads.
+        writes: (method, path, body, status of the answer) of each request that writes.
+        events: Core Events by (namespace, name).
     """
 
     def __init__(self):
@@ -50,6 +53,9 @@ class ApiStub:
         self.page_delay = 0
         self.plurals = dict(PLURALS)
         self.requests = []
+        self.writes = []
+        self.write_fault = None
+        self.events = {}
         self.objects = {}
         self._version = 100
         self._history: collections.deque[tuple[int, str, str, bytes]] = collections.deque(maxlen=HISTORY)
@@ -75,6 +81,14 @@ class ApiStub:
 
             def do_GET(self):
                 stub._serve(self)
+                self.used = True
+
+            def do_PATCH(self):
+                stub._write(self, "PATCH")
+                self.used = True
+
+            def do_POST(self):
+                stub._write(self, "POST")
                 self.used = True
 
             def log_message(self, *_):
@@ -200,8 +214,8 @@ class ApiStub:
         url = urlsplit(handler.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         self.requests.append((time.monotonic(), handler.path))
-        kind = next(k for k, plural in self.plurals.items() if url.path.endswith(f"/{plural}"))
         parts = url.path.split("/")
+        kind = next((k for k, plural in self.plurals.items() if plural in parts), None)
         namespace = parts[parts.index("namespaces") + 1] if "namespaces" in parts else None
         watch = query.get("watch") == "true"
         fault = self.fault or (self.watch_fault if watch else self.list_fault) or self.refused.get(kind)
@@ -211,10 +225,62 @@ class ApiStub:
                 fault = None
             if fault is not None and not (watch and fault in ("end", "expired", "silence", "cut", "brief")):
                 self._fail(handler, fault)
+            elif kind is None:
+                self._fail(handler, 404)
+            elif parts[-1] != self.plurals[kind]:
+                item = self.objects.get((kind, (namespace, parts[-1])))
+                self._fail(handler, 404) if item is None else self._answer_json(handler, 200, item)
             elif watch:
                 self._watch(handler, kind, namespace, query)
             else:
                 self._list(handler, kind, namespace, query)
+
+    def _write(self, handler, method):
+        """Carries out the two writes that there are: a status, merged, and an Event, created or merged."""
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        parts = urlsplit(handler.path).path.split("/")
+        namespace = parts[parts.index("namespaces") + 1]
+        with self._lock:
+            status, answer = self._carry_out(method, namespace, parts, body)
+            self.writes.append((method, handler.path, body, status))
+        if self.fault:
+            self._fail(handler, self.fault)
+        elif status >= 400:
+            self._fail(handler, status)
+        else:
+            self._answer_json(handler, status, answer)
+
+    def _carry_out(self, method, namespace, parts, body):
+        if self.write_fault or self.fault:
+            return self.write_fault or 500, None
+        if "events" in parts:
+            name = body["metadata"]["name"] if method == "POST" else parts[-1]
+            known = self.events.get((namespace, name))
+            if (known is None) != (method == "POST"):
+                return 404 if known is None else 409, None
+            self.events[namespace, name] = {**(known or {}), **body}
+            return 201 if method == "POST" else 200, self.events[namespace, name]
+        kind = next(k for k, plural in self.plurals.items() if plural in parts)
+        place = kind, (namespace, parts[-2])
+        item = self.objects.get(place)
+        assert (method, parts[-1]) == ("PATCH", "status")
+        if item is None:
+            return 404, None
+        if body["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
+            return 409, None
+        status = {**item.get("status", {}), **body["status"]}
+        if status != item.get("status"):
+            item = {
+                **item,
+                "status": status,
+                "metadata": {**item["metadata"], "resourceVersion": self._next_version()},
+            }
+            self.objects[place] = item
+            self._record(kind, "MODIFIED", item, silently=False)
+        return 200, item
+
+    def _answer_json(self, handler, status, value):
+        self._answer(handler, status, json.dumps(value).encode())
 
     def _fail(self, handler, fault):
         if fault == "hang":

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from xds_server.kubernetes.mirror import Mirror, is_newer
 from xds_server.objects.core import Service
 from xds_server.objects.kinds import SERVICE, Collection
-from xds_server.objects.meta import Key, Metadata, Object, key
+from xds_server.objects.meta import IdentifiedMetadata, Key, Object, key
 
 ALL = Collection(SERVICE)
 WEB, API = ("shop", "web"), ("shop", "api")
@@ -40,7 +40,7 @@ class State:
 
 
 def thing(name: Key, content: object = "") -> Service:
-    return Service(Metadata(name=name[1], namespace=name[0], labels={"content": str(content)}))
+    return Service(IdentifiedMetadata(name=name[1], namespace=name[0], labels={"content": str(content)}))
 
 
 def text(item: Object) -> str:

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.convert import convert
-from xds_server.mesh import service_assembler
+from xds_server.mesh import services
 from xds_server.mesh.store import Store
 from xds_server.model.service import PortName, ServiceName
 from xds_server.model.tables import ENDPOINTS, SERVICES, Changes, Entry
@@ -162,7 +162,7 @@ def test_a_change_of_ports_touches_the_service_and_the_endpoints_of_those_ports(
 
 
 def test_a_service_that_fails_to_assemble_stays_as_it_was_and_harms_no_other(store, monkeypatch):
-    assemble = service_assembler.assemble
+    assemble = services.assemble
 
     def fail_for_web(source, slices):
         if source.metadata.name == "web":
@@ -170,7 +170,7 @@ def test_a_service_that_fails_to_assemble_stays_as_it_was_and_harms_no_other(sto
         return assemble(source, slices)
 
     with monkeypatch.context() as patched:
-        patched.setattr(service_assembler, "assemble", fail_for_web)
+        patched.setattr("xds_server.mesh.service_assembler.assemble", fail_for_web)
         store.replace(
             {ALL_SERVICES: [service(port=81), service("api")], ALL_SLICES: [endpoint_slice("10.0.0.2")]}
         )

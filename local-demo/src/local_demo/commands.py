@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from enum import Enum, auto
 from pathlib import Path
 
 from local_demo import addresses, conditions, environment, objects, sources
@@ -76,7 +77,8 @@ def scale(directory: Path, name: str, replicas: int) -> int:
 def apply(directory: Path, path: Path) -> int:
     """Gives the objects of a file or folder to the running demo, and waits until they have an effect.
 
-    Everything is checked before anything is written. What clients are routed to is ready before the routes say so.
+    Everything is checked before anything is written. Servers are ready before routes send clients to them, and clients
+    start last.
     """
     state = State(directory)
     found = _read(path)
@@ -86,17 +88,17 @@ def apply(directory: Path, path: Path) -> int:
         except ConfigurationError as error:
             raise ConfigurationError(f"{source}: {error}") from error
     _require_demo(state)
-    documents = [document for _, document in found]
-    traffic = [each for each in documents if each["kind"] in objects.TRAFFIC]
-    others = [each for each in documents if each not in traffic]
-    deployments = [
-        objects.deployment(each) for each in _put(state, others) if each["kind"] == objects.DEPLOYMENT
-    ]
-    for deployment in deployments:
-        _wait_until_ready(
-            state, deployment, otherwise="; no routes and policies were applied" if traffic else ""
-        )
-    _show_conditions(state, _put(state, traffic))
+    stages: dict[_Stage, list[Object]] = {stage: [] for stage in _Stage}
+    for _, document in found:
+        stages[_stage(document)].append(document)
+    traffic: list[Object] = []
+    for stage, documents in stages.items():
+        kept = _put(state, documents)
+        if stage is _Stage.TRAFFIC:
+            traffic = kept
+        for deployment in (objects.deployment(each) for each in kept if each["kind"] == objects.DEPLOYMENT):
+            _wait_until_ready(state, deployment)
+    _show_conditions(state, traffic)
     return 0
 
 
@@ -136,6 +138,23 @@ def _check(document: Object) -> None:
         objects.service(document)
 
 
+class _Stage(Enum):
+    """What is applied together, one after the other."""
+
+    SERVERS = auto()
+    TRAFFIC = auto()
+    CLIENTS = auto()
+
+
+def _stage(document: Object) -> _Stage:
+    if document["kind"] in objects.TRAFFIC:
+        return _Stage.TRAFFIC
+    is_deployment = document["kind"] == objects.DEPLOYMENT
+    if is_deployment and objects.deployment(document).template.program in objects.CLIENTS:
+        return _Stage.CLIENTS
+    return _Stage.SERVERS
+
+
 def _require_demo(state: State) -> None:
     if not state.supervisor():
         raise ConfigurationError(
@@ -157,8 +176,8 @@ def _put(state: State, documents: Sequence[Object]) -> list[Object]:
     return result
 
 
-def _wait_until_ready(state: State, deployment: Deployment, otherwise: str = "") -> None:
-    """Waits until all replicas of a Deployment run as it says, and says how long it took; an error ends with `otherwise`."""
+def _wait_until_ready(state: State, deployment: Deployment) -> None:
+    """Waits until all replicas of a Deployment run as it says, and says how long it took."""
     started = time.monotonic()
     name, replicas = deployment.name, deployment.replicas
     identity = Identity(objects.DEPLOYMENT, objects.NAMESPACE, name)
@@ -179,7 +198,7 @@ def _wait_until_ready(state: State, deployment: Deployment, otherwise: str = "")
     if not wait(reached, _SCALE_SECONDS):
         raise ServiceError(
             f"{name} has {status().ready} of {replicas} replicas ready after {_SCALE_SECONDS:.0f} s: "
-            f"see the demo's output{otherwise}"
+            f"see the demo's output"
         )
     draining = status().draining
     also = f", {draining} draining" if draining else ""

@@ -25,6 +25,7 @@ from xds_server.ads.servicer import SERVICE, STREAM_METHOD, AdsServicer
 from xds_server.cache.cache import Cache
 from xds_server.csds.servicer import SERVICE as CSDS
 from xds_server.csds.servicer import StatusServicer
+from xds_server.feedback import Feedback
 from xds_server.files import FilesSource
 from xds_server.kubernetes.source import KubernetesSource
 from xds_server.mesh.store import Store
@@ -79,6 +80,12 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
 
     probe_node = f"probe-{secrets.token_hex(16)}"
     servicer = AdsServicer(cache, transport, limits=limits, probe_node=probe_node)
+    if isinstance(source, KubernetesSource):
+        feedback = Feedback(
+            source.statuses, source.events, cache, store.find, cluster_domain=settings.cluster_domain
+        )
+        store.report_to(feedback)
+        servicer.report_to(feedback.rejected)
     server = make_server(
         transport, max_connection_age=settings.max_connection_age, max_streams=limits.streams
     )
@@ -91,14 +98,8 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
     debug_server = make_debug_server(StatusServicer(servicer, cache))
     if settings.debug_listen:
         listening.bind(debug_server, settings.debug_listen)
-    admin = web.AppRunner(
-        pages.application(
-            Shown(cache, servicer, probe, source.age, lambda: store.problems, lambda: store.statuses)
-        ),
-        access_log=None,
-    )
-    await admin.setup()
-    await web.SockSite(admin, listening.open_socket(settings.admin_listen)).start()
+    shown = Shown(cache, servicer, probe, source.age, lambda: store.problems, lambda: store.statuses)
+    admin = await serve_pages(shown, settings.admin_listen)
     server.start()
     debug_server.start()
     log.info(
@@ -109,27 +110,12 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         transport=transport.name,
     )
 
-    async def keep_health() -> None:
-        """Sets gRPC health to whether clients are answered."""
-        await published.wait()
-        log.info("ready", services=len(cache.tables[SERVICES]))
-        while True:
-            serving = await probe.answers()
-            status = (
-                health_pb2.HealthCheckResponse.SERVING
-                if serving
-                else health_pb2.HealthCheckResponse.NOT_SERVING
-            )
-            for name in ("", SERVICE):
-                health_servicer.set(name, status)
-            await asyncio.sleep(HEALTH_SECONDS)
-
     try:
         await run_until_shutdown(
             shutdown,
             {
                 "discovery": source.run(),
-                "health": keep_health(),
+                "health": keep_health(published, cache, probe, health_servicer),
                 "stream deadlines": servicer.close_stuck_streams(),
             },
         )
@@ -145,6 +131,30 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
             if not await asyncio.to_thread(event.wait, 2 * STOP_GRACE):
                 log.error("gRPC server does not stop; the program ends without it")
         transport.close()
+
+
+async def keep_health(
+    published: asyncio.Event, cache: Cache, probe: AdsProbe, servicer: health.HealthServicer
+) -> None:
+    """Sets gRPC health to whether clients are answered, from the first publication on."""
+    await published.wait()
+    log.info("ready", services=len(cache.tables[SERVICES]))
+    while True:
+        serving = await probe.answers()
+        status = (
+            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for name in ("", SERVICE):
+            servicer.set(name, status)
+        await asyncio.sleep(HEALTH_SECONDS)
+
+
+async def serve_pages(shown: Shown, address: str) -> web.AppRunner:
+    """Starts to serve the admin pages."""
+    admin = web.AppRunner(pages.application(shown), access_log=None)
+    await admin.setup()
+    await web.SockSite(admin, listening.open_socket(address)).start()
+    return admin
 
 
 def discovery(settings: Settings, publish: Callable[[Changes], None]) -> tuple[Store, Source]:

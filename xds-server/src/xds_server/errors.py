@@ -6,6 +6,7 @@ XdsServerError                    something went wrong; the program continues
 ├── MalformedObjectError          an object, a document or a file can't be decoded
 ├── ApiError                      a request to the Kubernetes API failed
 │   ├── ExpiredError              ... because the requested version is too old: list again
+│   ├── ConflictError             ... because the object has changed since it was read, or exists already
 │   └── CredentialsError          ... because the token can't be read or sent
 └── RequestError                  a client's request is refused, and its stream ends
     ├── InvalidRequestError       ... because it breaks the protocol or a limit of one request
@@ -37,6 +38,10 @@ class ApiError(XdsServerError):
 
 class ExpiredError(ApiError):
     """HTTP 410: the resource version or continue token is too old, so the collection must be listed again."""
+
+
+class ConflictError(ApiError):
+    """HTTP 409: the object has changed since it was read, or exists already."""
 
 
 class CredentialsError(ApiError):

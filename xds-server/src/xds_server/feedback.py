@@ -3,7 +3,7 @@
 It decides what is said about which object. How that is written belongs to ``kubernetes``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from xds_server.ads.stream import Rejected
 from xds_server.cache.cache import Cache
@@ -13,7 +13,7 @@ from xds_server.mesh.problems import Owner, Problem
 from xds_server.mesh.statuses import Status
 from xds_server.model.service import ServiceName
 from xds_server.objects.kinds import KINDS, SERVICE, Kind
-from xds_server.objects.meta import Key, Tracked
+from xds_server.objects.meta import IdentifiedMetadata, Key, Object, Tracked
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.names import parse, parse_canonical, resolve
 from xds_server.resources.types import ResourceType
@@ -33,15 +33,23 @@ class Feedback:
         statuses: Writes statuses.
         events: Writes Events.
         cache: Says which services the names of clients mean.
+        find: Finds an object.
         cluster_domain: The suffix of full service names.
     """
 
     def __init__(
-        self, statuses: StatusWriter, events: EventWriter, cache: Cache, *, cluster_domain: str
+        self,
+        statuses: StatusWriter,
+        events: EventWriter,
+        cache: Cache,
+        find: Callable[[Kind, Key], Object | None],
+        *,
+        cluster_domain: str,
     ) -> None:
         self._statuses = statuses
         self._events = events
         self._cache = cache
+        self._find = find
         self._cluster_domain = cluster_domain
 
     def problem(self, owner: Owner, problem: Problem) -> None:
@@ -49,7 +57,7 @@ class Feedback:
         of_owner = (problem.kind, *problem.key) == owner
         message = problem.reason if of_owner else f"{problem.kind} {problem.key[1]}: {problem.reason}"
         kind, namespace, name = owner
-        self._events.report(_reference(_KINDS[kind], (namespace, name)), NOT_USABLE, message)
+        self._events.report(self._reference(_KINDS[kind], (namespace, name)), NOT_USABLE, message)
 
     def status(self, kind: Kind, key: Key, item: Tracked | None, status: Status | None) -> None:
         """Has the status of an object written, unless it says so already."""
@@ -63,7 +71,7 @@ class Feedback:
         message = "".join(c if c.isprintable() else " " for c in rejected.message)
         for service in self._services(rejected):
             self._events.report(
-                _reference(SERVICE, (service.namespace, service.name)),
+                self._reference(SERVICE, service),
                 REJECTED,
                 f"a client ({rejected.user_agent}) rejected its {rejected.type.label} resource: {message}",
             )
@@ -85,7 +93,8 @@ class Feedback:
                 break
         return list(found)
 
-
-def _reference(kind: Kind, key: Key) -> ObjectRef:
-    namespace, name = key
-    return ObjectRef(kind=kind.name, api_version=kind.api_version, namespace=namespace, name=name)
+    def _reference(self, kind: Kind, key: Key) -> ObjectRef:
+        item = self._find(kind, key)
+        metadata = item.metadata if item else None
+        uid = metadata.uid if isinstance(metadata, IdentifiedMetadata) else ""
+        return ObjectRef(kind.name, kind.api_version, *key, uid)

@@ -29,6 +29,14 @@ failures = Counter(
     "discovery_failures", "Requests to the source that failed, by kind and reason.", ["kind", "reason"]
 )
 malformed = Counter("discovery_malformed", "Objects or files that could not be decoded, by kind.", ["kind"])
+status_writes = Counter(
+    "kubernetes_status_writes",
+    "Statuses: written, refused because the object had changed (conflict), or failed; by kind.",
+    ["kind", "result"],
+)
+kubernetes_events = Counter(
+    "kubernetes_events", "Events: written, failed, or dropped because there were too many.", ["result"]
+)
 transport = Gauge("xds_transport", "1 for the transport that serves the streams.", ["transport"])
 problems = Gauge(
     "xds_problems",

@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	_ "google.golang.org/grpc/xds"
 
@@ -19,27 +21,49 @@ import (
 )
 
 type command struct {
-	Do             string   `json:"do"`
-	Channel        string   `json:"channel"`
-	Target         string   `json:"target"`
-	IdleSeconds    *float64 `json:"idle_seconds"`
-	Times          int      `json:"times"`
-	TimeoutSeconds float64  `json:"timeout_seconds"`
-	WaitForReady   bool     `json:"wait_for_ready"`
+	Do              string            `json:"do"`
+	Channel         string            `json:"channel"`
+	Target          string            `json:"target"`
+	IdleSeconds     *float64          `json:"idle_seconds"`
+	Times           int               `json:"times"`
+	Concurrency     int               `json:"concurrency"`
+	Parallelism     int               `json:"parallelism"`
+	IntervalSeconds float64           `json:"interval_seconds"`
+	Method          string            `json:"method"`
+	Metadata        map[string]string `json:"metadata"`
+	TimeoutSeconds  float64           `json:"timeout_seconds"`
+	WaitForReady    bool              `json:"wait_for_ready"`
 }
 
 type failure struct {
-	Code    string `json:"code"`
-	Details string `json:"details"`
+	Code         string  `json:"code"`
+	Details      string  `json:"details"`
+	Milliseconds float64 `json:"milliseconds"`
+}
+
+// A call that has ended: the host that replied, or the failure.
+type result struct {
+	host         string
+	failure      *failure
+	milliseconds float64
+}
+
+type load struct {
+	stop    chan struct{}
+	results chan []result
 }
 
 // The names of the codes in the other languages.
 var names = map[codes.Code]string{
-	codes.DeadlineExceeded: "DEADLINE_EXCEEDED",
-	codes.Unavailable:      "UNAVAILABLE",
+	codes.Canceled:          "CANCELLED",
+	codes.DeadlineExceeded:  "DEADLINE_EXCEEDED",
+	codes.Internal:          "INTERNAL",
+	codes.ResourceExhausted: "RESOURCE_EXHAUSTED",
+	codes.Unavailable:       "UNAVAILABLE",
 }
 
 var channels = map[string]*grpc.ClientConn{}
+var loads = map[string]load{}
 
 func main() {
 	defer func() {
@@ -73,6 +97,11 @@ func perform(line []byte) (map[string]any, error) {
 	switch c.Do {
 	case "call":
 		return call(channel, c), nil
+	case "load_start":
+		loads[c.Channel] = startLoad(channel, c)
+		return map[string]any{}, nil
+	case "load_stop":
+		return stopLoad(loads[c.Channel]), nil
 	case "close":
 		delete(channels, c.Channel)
 		return map[string]any{}, channel.Close()
@@ -93,24 +122,95 @@ func open(c command) error {
 }
 
 func call(channel *grpc.ClientConn, c command) map[string]any {
-	stub := greeter.NewGreeterClient(channel)
-	hosts, failures := []string{}, []failure{}
+	tickets := make(chan struct{}, c.Times)
 	for range c.Times {
-		ctx, cancel := context.WithTimeout(context.Background(), seconds(c.TimeoutSeconds))
-		reply, err := stub.SayHello(ctx, &greeter.SayHelloRequest{Name: "Go"}, grpc.WaitForReady(c.WaitForReady))
-		cancel()
-		if err != nil {
-			found := status.Convert(err)
-			name := names[found.Code()]
-			if name == "" {
-				name = found.Code().String()
-			}
-			failures = append(failures, failure{name, found.Message()})
+		tickets <- struct{}{}
+	}
+	close(tickets)
+	results := inParallel(c.Concurrency, func(keep func(result)) {
+		for range tickets {
+			keep(callOnce(channel, c))
+		}
+	})
+	hosts, failures, milliseconds := []string{}, []failure{}, []float64{}
+	for _, r := range results {
+		milliseconds = append(milliseconds, r.milliseconds)
+		if r.failure != nil {
+			failures = append(failures, *r.failure)
 		} else {
-			hosts = append(hosts, reply.Hostname)
+			hosts = append(hosts, r.host)
 		}
 	}
-	return map[string]any{"hosts": hosts, "failures": failures}
+	return map[string]any{"hosts": hosts, "failures": failures, "milliseconds": milliseconds}
+}
+
+func startLoad(channel *grpc.ClientConn, c command) load {
+	l := load{make(chan struct{}), make(chan []result, 1)}
+	go func() {
+		l.results <- inParallel(c.Parallelism, func(keep func(result)) {
+			for {
+				select {
+				case <-l.stop:
+					return
+				case <-time.After(seconds(c.IntervalSeconds)):
+					keep(callOnce(channel, c))
+				}
+			}
+		})
+	}()
+	return l
+}
+
+func stopLoad(l load) map[string]any {
+	close(l.stop)
+	hosts, failures, slowest := map[string]int{}, []failure{}, 0.0
+	for _, r := range <-l.results {
+		slowest = max(slowest, r.milliseconds)
+		if r.failure != nil {
+			failures = append(failures, *r.failure)
+		} else {
+			hosts[r.host]++
+		}
+	}
+	return map[string]any{"hosts": hosts, "failures": failures, "slowest": slowest}
+}
+
+// Runs several of a worker and returns the results that they keep.
+func inParallel(parallelism int, work func(keep func(result))) []result {
+	var results []result
+	var lock sync.Mutex
+	var workers sync.WaitGroup
+	for range parallelism {
+		workers.Go(func() {
+			work(func(r result) {
+				lock.Lock()
+				defer lock.Unlock()
+				results = append(results, r)
+			})
+		})
+	}
+	workers.Wait()
+	return results
+}
+
+// Makes one call. Any method takes these messages, so that routes by method can be told apart.
+func callOnce(channel *grpc.ClientConn, c command) result {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), seconds(c.TimeoutSeconds))
+	defer cancel()
+	ctx = metadata.NewOutgoingContext(ctx, metadata.New(c.Metadata))
+	reply := new(greeter.SayHelloResponse)
+	err := channel.Invoke(ctx, c.Method, &greeter.SayHelloRequest{Name: "Go"}, reply, grpc.WaitForReady(c.WaitForReady))
+	milliseconds := float64(time.Since(began).Microseconds()/100) / 10
+	if err == nil {
+		return result{reply.Hostname, nil, milliseconds}
+	}
+	found := status.Convert(err)
+	name := names[found.Code()]
+	if name == "" {
+		name = found.Code().String()
+	}
+	return result{"", &failure{name, found.Message(), milliseconds}, milliseconds}
 }
 
 func seconds(s float64) time.Duration {

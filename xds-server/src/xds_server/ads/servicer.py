@@ -29,7 +29,6 @@ class AdsServicer:
         limits: How much clients may hold.
         pace: When responses are written.
         probe_node: The node id of this server's own probe.
-        rejected: Called for every response that a client rejects.
     """
 
     def __init__(
@@ -40,17 +39,17 @@ class AdsServicer:
         limits: Limits | None = None,
         pace: Pace | None = None,
         probe_node: str | None = None,
-        rejected: Callable[[Rejected], None] = lambda _: None,
     ) -> None:
         self._cache = cache
         self._transport = transport
         self._usage = Usage(limits or Limits())
         loop = asyncio.get_running_loop()
-        self._context = Context(cache, pace or Pace(), loop, probe_node, rejected)
+        self._context = Context(cache, pace or Pace(), loop, probe_node, self._report)
         self._log = ClientLog()
         self._numbers = itertools.count(1)
         self._streams: dict[int, Stream] = {}
         self._closing = False
+        self._rejected: Callable[[Rejected], None] | None = None
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler to register with a server."""
@@ -61,6 +60,10 @@ class AdsServicer:
                 "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._refuse_delta),
             },
         )
+
+    def report_to(self, rejected: Callable[[Rejected], None]) -> None:
+        """Sets what is called, in the event loop, for every response that a client rejects."""
+        self._rejected = rejected
 
     @property
     def streams(self) -> Collection[Stream]:
@@ -116,6 +119,10 @@ class AdsServicer:
             self._streams[number] = stream
             metrics.streams.set(len(self._streams))
             call.serve(stream)
+
+    def _report(self, rejected: Rejected) -> None:
+        if self._rejected is not None:
+            self._rejected(rejected)
 
     def _forget(self, number: int) -> None:
         self._streams.pop(number, None)

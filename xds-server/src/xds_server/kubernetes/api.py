@@ -7,21 +7,37 @@ again. Every request has a deadline and every answer a bound. Calls block, so th
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import urllib3
 import yaml
 from kubernetes import client, config
 
 from servicekit.errors import ConfigurationError
-from xds_server.errors import ApiError, CredentialsError, ExpiredError, MalformedObjectError
+from xds_server.errors import ApiError, ConflictError, CredentialsError, ExpiredError, MalformedObjectError
 from xds_server.kubernetes.exchange import Exchange, observe
 from xds_server.kubernetes.limits import DEFAULT_LIMITS, Limits
 from xds_server.objects import meta
 
-_OK = 200
+_OK = frozenset({200, 201})
+_CONFLICT = 409
 _GONE = 410
 _READ_BYTES = 256 * 1024
 _STATUS_BYTES = 64 * 1024
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+"""https://www.rfc-editor.org/rfc/rfc7396"""
+
+
+class _Request(NamedTuple):
+    """A request, before it is serialised."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    accept: str
+    content_type: str = ""
+    body: object = None
 
 
 class Api:
@@ -69,30 +85,65 @@ class Api:
         self.host: str = settings.host
         observe(self._client.rest_client.pool_manager)
 
-    def get(self, path: str, query: Mapping[str, str], *, within: float | None = None) -> bytes:
+    def get(
+        self, path: str, query: Mapping[str, str], *, within: float | None = None, accept: str = JSON
+    ) -> bytes:
         """GETs a whole body.
 
         Args:
             path: From the root of the API, such as ``/api/v1/pods``.
             query: Its parameters.
             within: Seconds for all of it, if less than the limit.
+            accept: The form to ask for.
 
         Raises:
             ApiError: There was no good answer in time, or it was too large; ExpiredError if it was 410.
         """
         limits = self._limits
         seconds = min(limits.list_request, limits.list_request if within is None else within)
+        return self._whole(_Request("GET", path, query, accept), limits.list_silence, seconds)
+
+    def patch(self, path: str, body: object) -> bytes:
+        """Merges fields into an object, and returns it as it is then.
+
+        Args:
+            path: Of the object.
+            body: The fields. With ``metadata.resourceVersion``, the object must not have changed since.
+
+        Raises:
+            ApiError: As for get; ConflictError if the object has changed.
+        """
+        return self._write(_Request("PATCH", path, {}, JSON, MERGE_PATCH, body))
+
+    def post(self, path: str, body: object) -> bytes:
+        """Creates an object, and returns it.
+
+        Args:
+            path: Of the collection.
+            body: The object.
+
+        Raises:
+            ApiError: As for get; ConflictError if there is such an object.
+        """
+        return self._write(_Request("POST", path, {}, JSON, JSON, body))
+
+    def _write(self, request: _Request) -> bytes:
+        return self._whole(request, self._limits.list_silence, self._limits.write_request)
+
+    def _whole(self, request: _Request, silence: float, seconds: float) -> bytes:
         body = bytearray()
-        with self._request(path, query, silence=limits.list_silence, seconds=seconds) as (response, exchange):
+        with self._request(request, silence=silence, seconds=seconds) as (response, exchange):
             while chunk := response.read(_READ_BYTES):
                 body += chunk
-                if len(body) > limits.list_bytes:
-                    raise ApiError(f"the answer is larger than {limits.list_bytes} bytes")
+                if len(body) > self._limits.list_bytes:
+                    raise ApiError(f"the answer is larger than {self._limits.list_bytes} bytes")
             _check(exchange, seconds)
         return bytes(body)
 
     @contextlib.contextmanager
-    def watch(self, path: str, query: Mapping[str, str], *, seconds: float) -> Iterator[Iterator[bytes]]:
+    def watch(
+        self, path: str, query: Mapping[str, str], *, seconds: float, accept: str = JSON
+    ) -> Iterator[Iterator[bytes]]:
         """GETs a body that the server goes on writing. Enters as soon as its head has come.
 
         The lines raise ApiError if the answer breaks off, falls silent, or goes on for more than `seconds`; they end
@@ -102,49 +153,58 @@ class Api:
             path: As for get.
             query: As for get.
             seconds: For all of it.
+            accept: As for get.
 
         Raises:
             ApiError: As for get.
         """
         limits = self._limits
-        with self._request(path, query, silence=limits.watch_head, seconds=seconds) as (response, exchange):
+        request = _Request("GET", path, query, accept)
+        with self._request(request, silence=limits.watch_head, seconds=seconds) as (response, exchange):
             exchange.allow_silence(limits.watch_silence)
             yield _lines(response, limits.event_bytes, exchange, seconds)
 
     @contextlib.contextmanager
     def _request(
-        self, path: str, query: Mapping[str, str], *, silence: float, seconds: float
+        self, request: _Request, *, silence: float, seconds: float
     ) -> Iterator[tuple[urllib3.HTTPResponse, Exchange]]:
-        """Sends a request; enters with the response if its status is 200. Errors inside become ApiErrors."""
+        """Sends a request; enters with the response if its status is good. Errors inside become ApiErrors."""
         with Exchange(seconds) as exchange, _explained(exchange, seconds):
-            response = self._open(path, query, silence, exchange)
+            response = self._open(request, silence, exchange)
             try:
-                if response.status != _OK:
+                if response.status not in _OK:
                     raise _refusal(response)
                 yield response, exchange
             finally:
                 # What was read to its end is back in the pool already; anything else has bytes to come.
                 response.close()
 
-    def _open(
-        self, path: str, query: Mapping[str, str], silence: float, exchange: Exchange
-    ) -> urllib3.HTTPResponse:
+    def _open(self, request: _Request, silence: float, exchange: Exchange) -> urllib3.HTTPResponse:
         try:
-            return self._send(path, query, silence)
+            return self._send(request, silence)
         except urllib3.exceptions.ProtocolError:
             # A server may close an idle connection at the moment in which it is used: that says nothing about the
             # server, and a GET may be sent twice. https://www.rfc-editor.org/rfc/rfc9110.html#section-9.2.2
+            # So may a write here: it carries the version that it changes, or the name that it creates.
             if exchange.connected or exchange.expired:
                 raise
-            return self._send(path, query, silence)
+            return self._send(request, silence)
 
-    def _send(self, path: str, query: Mapping[str, str], silence: float) -> urllib3.HTTPResponse:
+    def _send(self, request: _Request, silence: float) -> urllib3.HTTPResponse:
+        headers = {"Accept": request.accept}
+        if request.content_type:
+            headers["Content-Type"] = request.content_type
         try:
             # Reads the service account's token again, so it may fail as a file can.
-            request = self._client.param_serialize(
-                "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
+            serialised = self._client.param_serialize(
+                request.method,
+                request.path,
+                query_params=list(request.query.items()),
+                header_params=headers,
+                body=request.body,
+                auth_settings=["BearerToken"],
             )
-            answer = self._client.call_api(*request, _request_timeout=(self._limits.connect, silence))
+            answer = self._client.call_api(*serialised, _request_timeout=(self._limits.connect, silence))
         except (urllib3.exceptions.HTTPError, OSError):
             raise  # Some of them are ValueErrors, too.
         except ValueError:
@@ -190,7 +250,7 @@ def _check(exchange: Exchange, seconds: float, error: Exception | None = None) -
 
 
 def _refusal(response: urllib3.HTTPResponse) -> ApiError:
-    """The error that an answer other than 200 stands for."""
+    """The error that an answer stands for that is none of the good ones."""
     try:
         reason = meta.decode(response.read(_STATUS_BYTES), meta.Status).message
     except (MalformedObjectError, urllib3.exceptions.HTTPError):
@@ -198,6 +258,8 @@ def _refusal(response: urllib3.HTTPResponse) -> ApiError:
     text = f"{response.status} {reason or response.reason or 'without a reason'}"
     if response.status == _GONE:
         return ExpiredError(text, status=_GONE)
+    if response.status == _CONFLICT:
+        return ConflictError(text, status=_CONFLICT)
     try:
         retry_after = float(response.headers.get("Retry-After", 0))
     except ValueError:

@@ -15,6 +15,7 @@ class Limits:
         list_request: For one request of a list (a page), from the first byte sent to the last byte read.
         list_total: For all pages of a list. Continue tokens expire after 5 to 15 minutes.
         list_bytes: Of one page.
+        write_request: For one write.
         watch_head: To the head of a watch, which the server sends at once.
         watch_seconds: What a watch asks for; the API server's own limit is 5 to 10 minutes.
         watch_grace: How long after its agreed end a watch is cut.
@@ -36,6 +37,7 @@ class Limits:
     list_request: float = 60.0
     list_total: float = 300.0
     list_bytes: int = 128 * 1024 * 1024
+    write_request: float = 30.0
     watch_head: float = 10.0
     watch_seconds: int = 270
     watch_grace: float = 10.0

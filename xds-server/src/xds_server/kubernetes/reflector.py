@@ -159,7 +159,7 @@ class Reflector:
         if left <= 0:
             raise ApiError(f"the list was not complete after {self._limits.list_total:.0f} s")
         try:
-            return self._api.get(self._path, query, within=left)
+            return self._api.get(self._path, query, within=left, accept=self._kind.accept[0])
         except ExpiredError as error:
             if "continue" in query:
                 raise
@@ -262,7 +262,8 @@ class Reflector:
             "resourceVersion": version,
             "timeoutSeconds": str(asked),
         }
-        with self._api.watch(self._path, query, seconds=asked + limits.watch_grace) as lines:
+        accept = self._kind.accept[1]
+        with self._api.watch(self._path, query, seconds=asked + limits.watch_grace, accept=accept) as lines:
             attempt.opened = time.monotonic()
             with self._answered_if_it_lasts():
                 for line in lines:

@@ -1,4 +1,7 @@
-"""The source that reads a Kubernetes API server: two threads for each collection, and a mirror in the event loop."""
+"""The source that reads a Kubernetes API server: two threads for each collection, and a mirror in the event loop.
+
+What is written goes the other way, by a thread for statuses and one for Events.
+"""
 
 import asyncio
 import threading
@@ -8,9 +11,11 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from xds_server.kubernetes.api import Api
+from xds_server.kubernetes.events import EventWriter
 from xds_server.kubernetes.limits import DEFAULT_LIMITS, Limits
 from xds_server.kubernetes.mirror import Mirror
 from xds_server.kubernetes.reflector import Reflector
+from xds_server.kubernetes.writer import StatusWriter
 from xds_server.objects.kinds import Collection
 from xds_server.source import Target
 
@@ -27,6 +32,10 @@ class KubernetesSource:
         watch: Whether to watch in between.
         limits: Deadlines and waits.
 
+    Attributes:
+        statuses: Writes the statuses of objects.
+        events: Writes Events.
+
     Raises:
         ConfigurationError: There is no way to reach an API server.
     """
@@ -41,8 +50,10 @@ class KubernetesSource:
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._mirrors = [Mirror(store, collection) for collection in dict.fromkeys(collections)]
-        # A list and a watch of each collection, and some that have just been closed.
-        self._api = Api(limits, connections=2 * len(self._mirrors) + 4)
+        # A list and a watch of each collection, the two writers, and some that have just been closed.
+        self._api = Api(limits, connections=2 * len(self._mirrors) + 6)
+        self.statuses = StatusWriter(self._api)
+        self.events = EventWriter(self._api)
         self._poll_interval = poll_interval
         self._watch = watch
         self._limits = limits
@@ -76,11 +87,15 @@ class KubernetesSource:
             threads.start(f"lists {name}", reflector.run_lists)
             if self._watch:
                 threads.start(f"watches {name}", reflector.run_watches)
+        threads.start("writes statuses", self.statuses.run)
+        threads.start("writes Events", self.events.run)
         try:
             await threads.broken
         finally:
             for reflector in reflectors:
                 reflector.stop()
+            self.statuses.stop()
+            self.events.stop()
 
 
 class _Threads:

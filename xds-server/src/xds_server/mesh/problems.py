@@ -1,6 +1,6 @@
 """What in an object can't be used, for logs, metrics and debug pages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import structlog
@@ -31,18 +31,13 @@ class Problem(NamedTuple):
 
 
 class ProblemLog:
-    """Logs problems when they appear, and passes them on to whoever tells the user.
+    """Logs problems when they appear."""
 
-    Args:
-        report: Takes each new problem that is logged, with its owner.
-    """
-
-    def __init__(self, report: Callable[[Owner, Problem], None]) -> None:
-        self._report = report
+    def __init__(self) -> None:
         self._known: dict[Owner, Sequence[Problem]] = {}
 
-    def update(self, owner: Owner, problems: Sequence[Problem]) -> None:
-        """Takes all problems that an owner has now, in any order."""
+    def update(self, owner: Owner, problems: Sequence[Problem]) -> Sequence[Problem]:
+        """Takes all problems that an owner has now, in any order; returns those that are new and were logged."""
         known = set(self._known.pop(owner, ()))
         if problems:
             self._known[owner] = problems
@@ -54,7 +49,6 @@ class ProblemLog:
                 object="/".join(problem.key),
                 reason=problem.reason,
             )
-            self._report(owner, problem)
         if len(new) > _LOGGED:
             log.warning(
                 "more objects of the same owner can't be used as they are",
@@ -62,3 +56,4 @@ class ProblemLog:
                 more=len(new) - _LOGGED,
                 hint="see /debug/services for all of them",
             )
+        return new[:_LOGGED]

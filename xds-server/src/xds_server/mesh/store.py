@@ -5,7 +5,7 @@ its kind, which works out what that touches and assembles only that. Then it pub
 changed: a poll that finds nothing new publishes nothing. It is not thread-safe: it belongs to the event loop.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from xds_server.mesh.nodes import NodeAssembler
@@ -49,24 +49,18 @@ class Store:
         collections: All of them have to be listed once before anything is published.
         publish: Takes the table entries that changed. The first call has all of them, and happens even if there are
             none.
-        reports: Is told of problems and statuses; None if nobody is.
     """
 
-    def __init__(
-        self,
-        collections: Iterable[Collection],
-        publish: Callable[[Changes], None],
-        reports: Reports | None = None,
-    ) -> None:
+    def __init__(self, collections: Iterable[Collection], publish: Callable[[Changes], None]) -> None:
         self._unlisted = set(collections)
         self._publish = publish
-        self._reports = reports or _Nobody()
+        self._reports: Reports = _Nobody()
         self._objects: dict[Collection, dict[meta.Key, meta.Object]] = {c: {} for c in self._unlisted}
         self._services = ServiceAssembler()
         self._nodes = NodeAssembler()
         self._routes = RouteAssembler(self._services.services, self._policy_of)
         self._policies: PolicyAssembler = PolicyAssembler(self._services.services, self._routes.objects)
-        self._problem_log = ProblemLog(self._reports.problem)
+        self._problem_log = ProblemLog()
         self._published = False
 
     @property
@@ -83,6 +77,15 @@ class Store:
         for key in self._policies.objects:
             if status := self._policies.status(key):
                 yield GRPC_BACKEND_POLICY, key, status
+
+    def report_to(self, reports: Reports) -> None:
+        """Sets who is told of problems and statuses; nobody is before that."""
+        self._reports = reports
+
+    def find(self, kind: Kind, key: meta.Key) -> meta.Object | None:
+        """An object of a kind, whichever collection it is in."""
+        found = (items.get(key) for collection, items in self._objects.items() if collection.kind is kind)
+        return next((item for item in found if item is not None), None)
 
     def get(self, collection: Collection, key: meta.Key) -> meta.Object | None:
         """An object as it was last known."""
@@ -118,6 +121,10 @@ class Store:
         if before is not None:
             self._pass_on(key, before, None)
             self._flush()
+
+    def _report_problems(self, owner: Owner, problems: Sequence[Problem]) -> None:
+        for problem in self._problem_log.update(owner, problems):
+            self._reports.problem(owner, problem)
 
     def _policy_of(self, route: meta.Key, rule: str) -> CallPolicy:
         """What policies say about a rule of a route. Called while routes are assembled, after the policies."""
@@ -159,8 +166,8 @@ class Store:
     def _report(self) -> None:
         """Reports what was assembled."""
         for name in self._services.take_restated():
-            self._problem_log.update((SERVICE.name, *name), self._services.problems_of(name))
+            self._report_problems((SERVICE.name, *name), self._services.problems_of(name))
         for kind, assembler in ((GRPC_ROUTE, self._routes), (GRPC_BACKEND_POLICY, self._policies)):
             for key in assembler.take_restated():
-                self._problem_log.update((kind.name, *key), assembler.problems_of(key))
+                self._report_problems((kind.name, *key), assembler.problems_of(key))
                 self._reports.status(kind, key, assembler.objects.get(key), assembler.status(key))

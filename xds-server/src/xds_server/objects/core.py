@@ -4,7 +4,7 @@ https://kubernetes.io/docs/reference/kubernetes-api/service-resources/service-v1
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/node-v1/
 """
 
-from xds_server.objects.meta import Object, Struct
+from xds_server.objects.meta import IdentifiedMetadata, Object, Struct
 
 
 class ServicePort(Struct, frozen=True):
@@ -27,6 +27,7 @@ class ServiceSpec(Struct, frozen=True):
 class Service(Object, frozen=True):
     """core/v1 Service."""
 
+    metadata: IdentifiedMetadata
     spec: ServiceSpec | None = None
 
 

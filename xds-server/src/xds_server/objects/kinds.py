@@ -35,6 +35,17 @@ class Kind:
     namespaced: bool = True
     metadata_only: bool = False
 
+    @property
+    def accept(self) -> tuple[str, str]:
+        """The Accept headers of a list and of a watch.
+
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
+        """
+        if not self.metadata_only:
+            return "application/json", "application/json"
+        form = "application/json;as={};g=meta.k8s.io;v=v1,application/json"
+        return form.format("PartialObjectMetadataList"), form.format("PartialObjectMetadata")
+
     def path(self, namespace: str) -> str:
         """The path of the collection in one namespace, or (empty) in all."""
         root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"

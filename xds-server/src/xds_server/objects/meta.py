@@ -35,7 +35,13 @@ class Object(Struct, frozen=True):
     metadata: Metadata
 
 
-class TrackedMetadata(Metadata, frozen=True):
+class IdentifiedMetadata(Metadata, frozen=True):
+    """meta/v1 ObjectMeta of objects that Events are about: `kubectl describe` finds Events by uid."""
+
+    uid: str = ""
+
+
+class TrackedMetadata(IdentifiedMetadata, frozen=True):
     """meta/v1 ObjectMeta of objects whose status is written.
 
     Attributes:
@@ -47,7 +53,6 @@ class TrackedMetadata(Metadata, frozen=True):
     generation: int = 0
     resource_version: str = ""
     created: Any = msgspec.field(default=None, name="creationTimestamp")
-    uid: str = ""
 
     @property
     def creation_timestamp(self) -> str:
