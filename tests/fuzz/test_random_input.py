@@ -1,7 +1,7 @@
 """Random invalid input in bulk: the server keeps running, releases its memory, and serves valid clients and objects.
 
-`task test:fuzz SCALE=1` sends a million messages and a hundred thousand objects, and connects ten thousand times; the
-default test run sends a hundredth. The seed is printed; SEED repeats a run.
+`task test:fuzz SCALE=1` sends a million messages and a hundred thousand objects, assembles a hundred thousand routes,
+and connects ten thousand times; the default test run does a hundredth of that. The seed is printed; SEED repeats a run.
 """
 
 import functools
@@ -12,11 +12,20 @@ from pathlib import Path
 
 import grpc
 import pytest
+import re2
+import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 
 from tests.support.api_stub import ApiStub, endpoint_slice, service
+from tests.support.convert import convert
 from tests.support.waiting import wait_until
 from tests.support.xds_server import XdsServer
+from xds_server.errors import MalformedObjectError
+from xds_server.mesh.routes import RouteAssembler
+from xds_server.model.service import Port, PortName, Service, ServiceName
+from xds_server.model.tables import ROUTES
+from xds_server.model.traffic import CallPolicy, PathType, Unavailable
+from xds_server.objects.meta import key
 from xds_server.resources.types import ResourceType
 
 SCALE = float(os.environ.get("SCALE", "0.01"))
@@ -157,6 +166,173 @@ def test_objects(server, api, chance):
     api.apply(endpoint_slice("10.0.0.1", "10.0.0.2"))
     wait_until("the last good change", lambda: "10.0.0.2:8080" in server.get("/debug/services")[1])
     assert serves(server)
+
+
+FRAGMENTS = [
+    *["(", ")", "(?:", "(?=", "(?<=", "(?P<n>", "(?<n>", "(?i)", "(?P=n)", "(?#", "(?"],
+    *[
+        "[",
+        "]",
+        "[^",
+        "[z-a]",
+        "[[:word:]]",
+        "[[:no:]]",
+        "{2}",
+        "{1000}",
+        "{1001}",
+        "{,3}",
+        "{2,1}",
+        "*",
+        "+?",
+        "??",
+    ],
+    *[
+        "\\",
+        "\\Q",
+        "\\E",
+        "\\C",
+        "\\pN",
+        "\\p{Greek}",
+        "\\1",
+        "\\z",
+        "\\Z",
+        "\\x{110000}",
+        "\\x{41}",
+        "\\K",
+        "\\b",
+    ],
+    *[
+        "a",
+        "greet",
+        ".",
+        ".*",
+        "|",
+        "^",
+        "$",
+        "/",
+        "-",
+        " ",
+        "é",
+        "\ud800",
+        "\x00",
+        "\n",
+        "(a?){500}",
+        "x" * 500,
+    ],
+]
+
+
+def expression(chance):
+    """Returns a random regular expression, most of them invalid in RE2 or refused by some of its ports."""
+    return "".join(chance.choices(FRAGMENTS, k=chance.randrange(1, 8)))
+
+
+def grpc_route(chance, name):
+    """Returns a random GRPCRoute, anything from almost valid to noise."""
+    regex = {"type": "RegularExpression"}
+
+    def match():
+        method = {"service": expression(chance), "method": expression(chance)}
+        return chance.choice(
+            [
+                {"method": {**regex, **method}},
+                {"method": {**regex, "method": expression(chance)}},
+                {"method": {"type": "Exact", **method}},
+                {"method": {"service": "a.B", "method": "C"}, "headers": [{"name": "x-a", "value": "1"}]},
+                {
+                    "headers": [
+                        {**regex, "name": chance.choice(["X-a", "a-bin", "é"]), "value": expression(chance)}
+                    ]
+                },
+            ]
+        )
+
+    def backend():
+        return {
+            "name": chance.choice(["web", "api", "gone", "\n", "y" * 500]),
+            "port": chance.choice([80, 80, 81, 0]),
+            "weight": chance.choice([1, 1, 0, 1_000_000, -1]),
+            **chance.choice([{}, {}, {}, {"filters": [{"type": "RequestMirror"}]}, {"kind": "Pod"}]),
+        }
+
+    good = {
+        "parentRefs": [
+            {
+                "group": "",
+                "kind": "Service",
+                "name": chance.choice(["web", "api", "gone"]),
+                "namespace": "shop",
+            }
+        ],
+        "rules": [
+            {
+                "name": chance.choice(["a", "b"]),
+                "matches": [match() for _ in range(chance.randrange(3))],
+                "backendRefs": [backend() for _ in range(chance.randrange(3))],
+            }
+            for _ in range(chance.randrange(1, 4))
+        ],
+    }
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GRPCRoute",
+        "metadata": {"name": name, "namespace": chance.choice(["shop", "clients"])},
+        "spec": mutated(chance, good) if chance.random() < 0.3 else good,
+    }
+
+
+def check_rules(rules):
+    """Checks what clients would refuse."""
+    for rule in rules:
+        sent = [header.value for header in rule.match.headers if header.is_regex]
+        sent += [rule.match.path.value] * (rule.match.path.type is PathType.REGEX)
+        for pattern in sent:
+            re2.compile(pattern)
+        assert all(header.name == header.name.lower() for header in rule.match.headers)
+        assert rule.backends
+        assert all(backend.weight > 0 for backend in rule.backends)
+        for backend in rule.backends:
+            if isinstance(backend.target, Unavailable):
+                assert len(backend.target.reason) <= 400
+                assert backend.target.reason.isascii()
+                assert backend.target.reason.isprintable()
+            else:
+                assert backend.target == PortName(ServiceName("shop", backend.target.service.name), 80)
+
+
+def test_routes(chance):
+    ports = (Port("grpc", 80, is_grpc=True),)
+    names = [ServiceName("shop", name) for name in ("web", "api")]
+    services = {name: Service(name, ports) for name in names}
+    routes = RouteAssembler(services, lambda *_: CallPolicy())
+    total = round(100_000 * SCALE)
+    served = 0
+    with structlog.testing.capture_logs() as logs:
+        for number in range(total):
+            try:
+                item = convert(grpc_route(chance, f"route-{number % 20}"))
+            except MalformedObjectError:
+                continue
+            routes.put(key(item), chance.choice([item, item, item, None]))
+            for entry, changed in routes.flush().items():
+                assert entry.table is ROUTES
+                assert entry.key.service in services
+                if changed is not None:
+                    check_rules(changed.producer or ())
+                    for rules in changed.consumers.values():
+                        check_rules(rules)
+                    served += 1
+            for place in routes.take_restated():
+                status = routes.status(place)
+                for condition in (
+                    (each for entry in status.entries for each in entry.conditions) if status else ()
+                ):
+                    assert condition.message.isascii()
+                    assert condition.status or condition.type != "PartiallyInvalid"
+            assert not [line for line in logs if line["log_level"] == "error"]
+            logs.clear()
+    print(f"{served} entries of {total} routes")
+    assert served > total / 10
 
 
 def resident(pid):

@@ -14,15 +14,26 @@ import re2
 
 MAX_LENGTH = 5000
 """Characters of one expression. The definition of GRPCRoute allows 4096 in the value of a header."""
+MAX_PROGRAM = 1000
+"""Instructions of a compiled expression: one a literal character, eight a dot. Node's client (re2-wasm) has 16 MiB for
+all expressions that a process ever compiles, of which 1000 instructions take up to 70 KiB, and aborts when they are
+used up."""
 
 _options = re2.Options()
 _options.log_errors = False
 _options.never_capture = True
-_options.max_mem = 1 << 18
-"""Bytes, of which the compiled program may have a part. It bounds the time that one expression takes to compile to
-some 10 ms, and is far below the 8 MiB that clients allow. 4096 literal characters fit."""
+_options.max_mem = 1 << 17
+"""Bytes. It ends a compilation that would take long, well above MAX_PROGRAM."""
 
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_UNPORTABLE = {
+    r"\C": r"\C is not supported by Go and Java",
+    r"\p": r"\p means other characters in each client",
+    r"\P": r"\P means other characters in each client",
+    "(?<": "(?< is not supported by older clients; use (?: or (?P<name>",
+    "{": r"{ that is no repetition is not read alike by all clients; write \{",
+}
+"""What is not the same in all clients, and why it is refused. re2j refuses ``{+``, which RE2 takes."""
+_TOKEN = re.compile(r"\\x\{|\\.|\(\?<|\{(?!\d+(?:,\d*)?\})", re.DOTALL)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -32,15 +43,19 @@ def refusal(expression: str) -> str | None:
         return f"the expression has {len(expression)} characters; at most {MAX_LENGTH} are allowed"
     if not (expression.isascii() and expression.isprintable()):
         return "the expression has characters other than printable ASCII, which no path or header has"
-    for escape in _ESCAPE.findall(expression):
-        if escape in "CpP":
-            return f"\\{escape} is not supported alike by all gRPC clients"
-    if "(?<" in expression:
-        return "(?< is not supported by all gRPC clients; use (?: or (?P<name>"
+    for token in _TOKEN.findall(expression):
+        if reason := _UNPORTABLE.get(token):
+            return reason
+    return _refusal_of_re2(expression)
+
+
+def _refusal_of_re2(expression: str) -> str | None:
     try:
-        re2.compile(expression, _options)
+        size = re2.compile(expression, _options).programsize
     except re2.error as error:
         return f"RE2 refuses the expression: {_text(error)}"
+    if size > MAX_PROGRAM:
+        return f"the expression is too large: {size} instructions of RE2; at most {MAX_PROGRAM} are allowed"
     return None
 
 
