@@ -133,7 +133,7 @@ def test_a_rule_with_a_bad_expression_is_dropped_alone(
     assert dropped.message.startswith("Dropped Rule")
     assert "greet(" in dropped.message
     assert statuses.conditions(traffic, ROUTES, "bad")["Accepted"].holds
-    [event] = waiting.until("an Event", lambda: statuses.events(traffic, "GRPCRoute", "bad"), bool)
+    [event] = waiting.until("an Event", lambda: statuses.events(traffic, ROUTES, "bad"), bool)
     assert event["type"] == "Warning"
     assert "greet(" in event["message"]
 
@@ -342,7 +342,7 @@ def test_a_clients_refusal_becomes_an_event_on_the_service(traffic: Cluster) -> 
             "an Event",
             lambda: [
                 event
-                for event in statuses.events(traffic, "Service", "howdy-server")
+                for event in statuses.events(traffic, "services", "howdy-server")
                 if "refused by a test" in event["message"]
             ],
             bool,
