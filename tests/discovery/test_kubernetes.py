@@ -262,7 +262,8 @@ async def test_a_token_that_cannot_be_sent_is_an_outage_that_does_not_reveal_it(
     with capture_logs() as logs:
         task = asyncio.create_task(source.run())
         await found.until(
-            lambda: task.done() or len([e for e in logs if "request failed" in e["event"]]) == 2, "logged"
+            lambda: task.done() or len([e for e in logs if "request failed" in e["event"]]) == len(KINDS),
+            "logged",
         )
         assert not task.done()
         task.cancel()

@@ -111,6 +111,9 @@ def api_server(port: int) -> Iterator[None]:
         def do_GET(self) -> None:
             group, _, kind = self.path.partition("?")[0].removeprefix("/").rpartition("/")
             names = {"services": "ServiceList", "endpointslices": "EndpointSliceList"}
+            if kind not in names:
+                self.send_error(404)
+                return
             body = json.dumps(
                 {
                     "apiVersion": group.partition("/")[2],
