@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import yaml
 from envoy.config.cluster.v3.cluster_pb2 import Cluster as EnvoyCluster
 
 from tests.cluster import binomial, clients, faults, forward, manifests, statuses, waiting
@@ -54,25 +53,15 @@ def traffic(kinds: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def second_version(
-    kinds: Cluster, calling_fast: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[set[str]]:
-    """The hosts of the second version in the canary's example, whose other client calls, too; there is no route yet."""
-    images = {service: image(kinds, service) for service in (V1, "hello-client")}
-    example = {"resources": [str(CANARY)]}
-    text = manifests.rendered(kinds, example, images, tmp_path_factory.mktemp("canary"))
-    objects = [one for one in yaml.safe_load_all(text) if one["kind"] != "GRPCRoute"]
-    kinds.kubectl("apply", "--filename", "-", text=yaml.safe_dump_all(objects))
-    kinds.set_environment(BETA, *clients.FAST)
+def second_version(kind: Cluster, kinds: Cluster, calling_fast: None) -> Iterator[set[str]]:
+    """The hosts of the second version in the canary's example, which has another client, too; without its route."""
+    kinds.kubectl("apply", "--filename", str(CANARY / "server.yaml"))
     kinds.rolled_out(V2)
+    kinds.kubectl("apply", "--kustomize", str(CANARY))
+    kinds.kubectl("delete", "--filename", str(CANARY / "route.yaml"))
+    kinds.set_environment(BETA, *clients.FAST)
     yield kinds.pod_names(V2)
-    kinds.kubectl("delete", "--filename", "-", "--cascade=foreground", text=yaml.safe_dump_all(objects))
-
-
-def image(cluster: Cluster, service: str) -> str:
-    [container] = cluster.deployment(service)["spec"]["template"]["spec"]["containers"]
-    name: str = container["image"]
-    return name
+    kinds.kubectl("delete", "--ignore-not-found", "--cascade=foreground", "--kustomize", str(CANARY))
 
 
 def accepted(cluster: Cluster, name: str) -> None:
