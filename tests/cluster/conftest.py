@@ -33,7 +33,7 @@ def demo(cluster: Cluster, figures: list[str]) -> Cluster:
     return cluster
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def kind(demo: Cluster) -> Cluster:
     """The cluster with the demo, if it is a kind cluster; else the test is skipped."""
     if not demo.is_kind:

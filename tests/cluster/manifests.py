@@ -1,13 +1,8 @@
-"""Objects that tests apply: kustomizations of the repository, and Services, routes and policies of their own."""
+"""Objects that tests apply: Services, routes and policies."""
 
 import json
-import os
-from collections.abc import Mapping
-from pathlib import Path
 
-import yaml
-
-from tests.cluster.kube import NAME, ROOT, Cluster, Object
+from tests.cluster.kube import NAME, Cluster, Object
 
 LABELS = {"made-by": "tests"}
 PORT = 50051
@@ -25,18 +20,6 @@ def delete_all(cluster: Cluster, kinds: str) -> None:
     """Deletes the objects of some kinds that `apply` has made."""
     [(label, value)] = LABELS.items()
     cluster.kubectl("delete", kinds, "--selector", f"{label}={value}")
-
-
-def rendered(cluster: Cluster, kustomization: Object, images: Mapping[str, str], folder: Path) -> str:
-    """Renders a kustomization outside the repository, with images by the names of their services."""
-    paths = {key: kustomization.get(key, []) for key in ("resources", "components")}
-    content = {
-        **kustomization,
-        **{key: [os.path.relpath(ROOT / path, folder) for path in value] for key, value in paths.items()},
-        "images": [{"name": name, "newTag": image.partition(":")[2]} for name, image in images.items()],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
-    return cluster.kubectl("kustomize", str(folder))
 
 
 def service(name: str, selects: str) -> Object:

@@ -65,9 +65,10 @@ def until_condition(cluster: Cluster, resource: str, name: str, type_: str, *, h
     return found
 
 
-def events(cluster: Cluster, kind: str, name: str) -> list[Object]:
-    """Returns the Events about an object."""
-    return cluster.get("events", "--field-selector", f"involvedObject.kind={kind},involvedObject.name={name}")
+def events(cluster: Cluster, resource: str, name: str) -> list[Object]:
+    """Returns the Events about an object, and not those about an earlier one of the same name."""
+    uid = one(cluster, resource, name)["metadata"]["uid"]
+    return cluster.get("events", "--field-selector", f"involvedObject.uid={uid}")
 
 
 def writes(cluster: Cluster, resource: str, code: str = r"\d+") -> int:

@@ -1,10 +1,12 @@
 """The end of the demo on a real Kubernetes: `task undeploy`, and xds-server by itself. Runs after the other files."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import manifests, waiting
+from tests.cluster import waiting
 from tests.cluster.kube import PART_OF, ROOT, SERVICES, Cluster, Object
 
 pytestmark = pytest.mark.timeout(300)
@@ -36,7 +38,7 @@ def test_xds_server_alone_serves_other_namespaces(kind: Cluster, tmp_path: Path)
         kind.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     try:
         for kustomization in (mesh, shop):
-            text = manifests.rendered(kind, kustomization, images, tmp_path)
+            text = rendered(kind, kustomization, images, tmp_path)
             text = text.replace("xds-server:18000", "xds-server.mesh:18000")
             text = text.replace("xds:///hello-server.default:50051", "xds:///hello-server")
             kind.kubectl("apply", "--filename", "-", namespace=kustomization["namespace"], text=text)
@@ -53,3 +55,16 @@ def test_xds_server_alone_serves_other_namespaces(kind: Cluster, tmp_path: Path)
         kind.kubectl(
             "delete", "clusterroles,clusterrolebindings,customresourcedefinitions", "--selector", PART_OF
         )
+
+
+def rendered(cluster: Cluster, kustomization: Object, images: dict[str, str], folder: Path) -> str:
+    """Renders a kustomization outside the repository, with the built images."""
+    paths = {key: kustomization.get(key, []) for key in ("resources", "components")}
+    content = {
+        **kustomization,
+        **{key: [os.path.relpath(ROOT / path, folder) for path in value] for key, value in paths.items()},
+        "images": [{"name": name, "newTag": image.partition(":")[2]} for name, image in images.items()],
+    }
+    # JSON, because PyYAML does not quote a tag such as 4e12, which kubectl reads as a number.
+    (folder / "kustomization.yaml").write_text(json.dumps(content))
+    return cluster.kubectl("kustomize", str(folder))
