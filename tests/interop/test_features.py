@@ -18,6 +18,7 @@ from tests.interop.traffic import (
     Traffic,
     counts_by_header,
     endpoint,
+    everything,
     is_share,
     service,
 )
@@ -610,39 +611,7 @@ def test_hints_of_the_same_host(traffic: Traffic, start: StartProgram) -> None:
 def test_everything_at_once(traffic: Traffic, start: StartProgram) -> None:
     """everything at once on one Service: no client refuses it, and each feature works"""
     canary, *stable = traffic.backends
-    hints = {"forZones": [{"name": "a"}]}
-    ring_hash = "type: RingHash, ringHash: {header: x-user, minimumRingSize: 1024}"
-    everything = f"""
-    timeout: 10s
-    retry: {{codes: [UNAVAILABLE, INTERNAL], attempts: 2, backoff: 10ms}}
-    maxConcurrentRequests: 100
-    outlierDetection:
-      interval: 1s
-      baseEjectionTime: 4s
-      maxEjectionTime: 60s
-      maxEjectionPercent: 10
-      failurePercentage: {{threshold: 85, minimumHosts: 3, requestVolume: 5, enforcementPercent: 100}}
-      successRate: {{stdevFactor: 1900, minimumHosts: 3, requestVolume: 5, enforcementPercent: 100}}
-    loadBalancing: {{{ring_hash}}}
-    fault: {{delay: {{duration: 10ms, percent: 10}}, abort: {{code: UNAVAILABLE, percent: 0}}}}
-    """
-    traffic.apply(
-        objects.service(SERVICE, trafficDistribution="PreferClose"),
-        [endpoint(SERVICE, backend, zone="a", hints=hints) for backend in stable],
-        service("canary", [canary]),
-        route("""
-        - name: by-header
-          matches: [{headers: [{name: x-stage, value: canary}]}, {method: {method: Other}}]
-          backendRefs: [{name: canary, port: 50051}]
-        - name: rest
-          backendRefs:
-          - {name: hello-server, port: 50051, weight: 9}
-          - {name: canary, port: 50051, weight: 1}
-        """),
-        policy(everything),
-        policy("loadBalancing: {type: WeightedRoundRobin}", name="canary"),
-        policy("timeout: 0s", name="by-header", target=of_route(SERVICE, "by-header")),
-    )
+    traffic.apply(everything(stable, canary))
     client = opened(start, zone="a")
     replies = call(client, 200, concurrency=4, metadata={"x-user": "ann"})
     assert replies.failures == []
