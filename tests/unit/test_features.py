@@ -257,6 +257,28 @@ def test_ring_hash():
     assert cluster(Policy(load_balancing=RingHash("x-user")))["ringHashLbConfig"] == {}
 
 
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (Policy(load_balancing=RingHash("x-user")), [("", 3)]),
+        (Policy(load_balancing=WeightedRoundRobin()), [("a", 2), ("b", 1)]),
+        (None, [("a", 2), ("b", 1)]),
+    ],
+)
+def test_on_a_ring_the_weight_of_a_zone_does_not_count(policy, expected):
+    endpoints = [endpoint(1, "a"), endpoint(2, "a"), endpoint(3, "b")]
+    found = build(ResourceType.ENDPOINTS, look(policy=policy, endpoints=endpoints))
+    assert [(e.locality.zone, e.load_balancing_weight.value) for e in found.endpoints] == expected
+    assert [len(e.lb_endpoints) for e in found.endpoints] == [weight for _, weight in expected]
+
+
+def test_endpoints_depend_on_the_policy_only_if_they_are_in_several_zones():
+    for zones, expected in (("aa", {ENDPOINTS}), ("", {ENDPOINTS}), ("ab", {ENDPOINTS, POLICIES})):
+        lookup = look(endpoints=[endpoint(number, zone) for number, zone in enumerate(zones, 1)])
+        build(ResourceType.ENDPOINTS, lookup)
+        assert {entry.table for entry in lookup.entries} == expected
+
+
 def test_weighted_round_robin_falls_back_to_round_robin():
     found = build(
         ResourceType.CLUSTER,
@@ -369,6 +391,14 @@ def test_localities_of_different_priorities_differ():
 def test_node_hints_count_without_zone_hints():
     endpoints = [endpoint(1, "", nodes=["n1"]), endpoint(2, "", nodes=["n2"])]
     assert ranked(endpoints, zone="a", node="n2") == [[2], [1]]
+
+
+def test_zones_on_a_ring_are_priorities_without_localities():
+    lookup = look(
+        policy=Policy(load_balancing=RingHash("x-user")), endpoints=HINTED, client=Client("shop", "a")
+    )
+    found = build(ResourceType.ENDPOINTS, lookup)
+    assert [(e.priority, len(e.lb_endpoints)) for e in found.endpoints] == [(0, 2), (1, 1)]
 
 
 def test_a_priority_that_has_all_endpoints_is_the_only_one():

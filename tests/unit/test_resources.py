@@ -1,5 +1,6 @@
 """The content of resources, and that it is never what a gRPC client rejects (gRFCs A27, A39, A52, A61)."""
 
+import hashlib
 import ipaddress
 
 import pytest
@@ -121,6 +122,25 @@ def test_assignments_contain_nothing_that_clients_reject(found):
 def test_equal_content_has_equal_bytes_and_version(found):
     first = build(ResourceType.ENDPOINTS, endpoints=found)
     assert first == build(ResourceType.ENDPOINTS, endpoints=tuple(found))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (ResourceType.CLUSTER, "b8ff3514028219b70da05769b9345ed8416419c5319d9f54b9e9e7cd01241d7e"),
+        (ResourceType.ENDPOINTS, "d69b7ae0002386058dfb5d68ae90af57169c9033ebccee256f6e2ce92ee9219e"),
+        (ResourceType.LISTENER, "33a24d59b1a718284217ea0dc3057a99cd3c84ecf8510f1533544f6522c832f2"),
+        (ResourceType.ROUTE, "41d7a837194609815752e14d00cb81e183848401e987bcf481f1b9912dbfde6a"),
+    ],
+)
+def test_without_traffic_objects_the_bytes_stay_as_they_are(kind, expected):
+    """Replicas of two versions serve equal bytes, hence equal versions: a rollout sends nothing to anybody."""
+    endpoints = (
+        Endpoint("a", (SocketAddress("10.0.0.1", 1), SocketAddress("fd00::1", 2))),
+        Endpoint("b", (SocketAddress("10.0.0.2", 1),)),
+        Endpoint("b", (SocketAddress("10.0.0.3", 1),)),
+    )
+    assert hashlib.sha256(body(kind, endpoints=endpoints)).hexdigest() == expected
 
 
 @given(st.sampled_from(list(ResourceType)), st.lists(st.binary(min_size=1, max_size=20_000), max_size=3))

@@ -6,20 +6,20 @@ priorities, a locality without a weight, anything but IP literals.
 
 from functools import lru_cache
 from itertools import groupby
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from envoy.config.core.v3 import address_pb2, base_pb2, health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.type.v3 import percent_pb2
 
 from xds_server.model.service import Endpoint, PortName, SocketAddress
-from xds_server.model.tables import ENDPOINTS
-from xds_server.model.traffic import Unavailable
-from xds_server.resources.features import zones
+from xds_server.model.tables import ENDPOINTS, POLICIES
+from xds_server.model.traffic import RingHash, Unavailable
+from xds_server.resources.features import ring_hash, zones
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.types import Resource, serialise
 
-_ADDRESSES = attrgetter("addresses")
+_addresses = itemgetter(Endpoint._fields.index("addresses"))
 
 
 def build(port: PortName, lookup: Lookup) -> Resource | None:
@@ -29,10 +29,13 @@ def build(port: PortName, lookup: Lookup) -> Resource | None:
         return None
     name = str(port)
     # Endpoints are sorted, hence grouped by zone.
+    in_zones = endpoints and endpoints[0].zone != endpoints[-1].zone
+    policy = lookup.get(POLICIES, port) if in_zones else None
+    zone_of = ring_hash.zone if policy and isinstance(policy.load_balancing, RingHash) else attrgetter("zone")
     localities = [
         _locality(zone, priority, list(found))
         for priority, alike in enumerate(zones.priorities(endpoints, lookup))
-        for zone, found in groupby(alike, key=attrgetter("zone"))
+        for zone, found in groupby(alike, key=zone_of)
     ]
     return serialise(name, endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=localities))
 
@@ -66,7 +69,7 @@ def _locality(
         locality=base_pb2.Locality(zone=zone, sub_zone=sub_zone), priority=priority
     )
     locality.load_balancing_weight.value = len(endpoints)
-    locality.MergeFromString(b"".join(map(_encoded, map(_ADDRESSES, endpoints))))
+    locality.MergeFromString(b"".join(map(_encoded, map(_addresses, endpoints))))
     return locality
 
 

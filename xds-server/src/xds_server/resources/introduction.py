@@ -26,13 +26,17 @@ def introduce(sent: Resource, wanted: Resource) -> Resource | None:
     """
     step = route_pb2.RouteConfiguration.FromString(sent.body)
     host = step.virtual_hosts[0]
+    known = _clusters(host.routes)
     wanted_clusters = _clusters(route_pb2.RouteConfiguration.FromString(wanted.body).virtual_hosts[0].routes)
-    if wanted_clusters <= _clusters(host.routes):
+    if wanted_clusters <= known:
         return None
+    # The rule of an earlier first step is replaced. Its clusters stay: otherwise a route that goes on changing between a
+    # few clusters would be introduced again and again, and never reach the client.
     if host.routes and host.routes[-1].match.path == PATH:
         del host.routes[-1]
+    new = sorted((known | wanted_clusters) - _clusters(host.routes))
     rule = host.routes.add(match=route_components_pb2.RouteMatch(path=PATH))
-    for name in sorted(wanted_clusters - _clusters(host.routes[:-1])):
+    for name in new:
         rule.route.weighted_clusters.clusters.add(name=name).weight.value = 1
     return serialise(sent.name, step)
 

@@ -6,6 +6,7 @@ https://github.com/grpc/proposal/blob/master/A42-xds-ring-hash-lb-policy.md
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.route.v3 import route_components_pb2
 
+from xds_server.model.service import Endpoint
 from xds_server.model.traffic import RingHash
 
 
@@ -26,3 +27,13 @@ def apply_hash(action: route_components_pb2.RouteAction, header: str) -> None:
     """Sets the header that is hashed; it is part of the routes of the service that is called."""
     policy = route_components_pb2.RouteAction.HashPolicy
     action.hash_policy.append(policy(header=policy.Header(header_name=header)))
+
+
+def zone(_: Endpoint) -> str:
+    """Returns the zone that the locality of an endpoint has: all endpoints of a priority are in one locality.
+
+    On a ring, clients multiply the weight of an endpoint with that of its locality, which is the number of its endpoints,
+    so that in a zone of ten each would have ten times its share (gRFC A42). Newer ones divide it by the sum of the
+    locality's weights (gRFC A113), so no other weight of the locality suits all. In one locality, all are alike.
+    """
+    return ""
