@@ -162,7 +162,7 @@ def test_what_can_not_be_used_is_an_event_on_the_object(api, replicas):
 
 
 def test_a_rejection_is_an_event_on_the_service(api, replicas):
-    with AdsClient(replicas[0].address) as client:
+    with AdsClient(replicas[0].address, namespace="shop") as client:
         client.reason = "web.shop:80: field \x1b[31mlb_policy is not supported"
         client.subscribe(Cluster, "web.shop:80")
         wait_until("the Event", lambda: api.events)
@@ -170,6 +170,16 @@ def test_a_rejection_is_an_event_on_the_service(api, replicas):
     assert (event["involvedObject"]["kind"], event["involvedObject"]["name"]) == ("Service", "web")
     assert event["reason"] == "RejectedByClient"
     assert "rejected its CDS resource: web.shop:80: field  [31mlb_policy" in event["message"]
+
+
+def test_the_words_of_a_client_stay_in_its_namespace(api, replicas):
+    with AdsClient(replicas[0].address, namespace="other") as client:
+        client.reason = "web.shop:80: secret"
+        client.subscribe(Cluster, "web.shop:80")
+        wait_until("the Event", lambda: api.events)
+    [event] = api.events.values()
+    assert "it is in other" in event["message"]
+    assert "secret" not in event["message"]
 
 
 def test_a_server_that_may_not_write_says_so_and_serves(api, tmp_path):

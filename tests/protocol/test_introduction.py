@@ -152,6 +152,31 @@ def test_after_the_introduction_nothing_is_sent_if_the_route_went_back(cache, cl
     assert client.held[RDS].resources[WEB] == original
 
 
+def test_after_a_rejection_the_route_is_sent_as_it_is(cache, client):
+    cache.publish(split(v2=1))
+    client.receive(refuse=(RDS,))
+    client.session.introduced()
+    client.receive(refuse=(RDS,))
+    cache.publish(split(v3=1))
+    response = client.next()
+    assert not response.introduces, "a first step would repeat what was rejected"
+    client.take(response)
+    assert is_final(cache, client)
+
+
+def test_removals_go_out_even_if_the_route_is_given_up_meanwhile(cache, client):
+    client.send(CDS, [WEB, "v3.shop:80"])
+    client.receive()
+    cache.publish(split(v2=1))
+    client.receive()
+    publish(cache, gone=["v3"])
+    assert client.receive() == []
+    client.send(RDS, [])
+    client.session.introduced()
+    assert client.woken
+    assert client.receive() == [(CDS, [WEB])]
+
+
 # ---- zones ----
 
 

@@ -93,7 +93,7 @@ def test_ours_are_cut_where_there_is_no_room():
 
 def test_a_long_message_is_cut():
     status = Status(1, (StatusEntry(REF, (Condition("Accepted", True, "Accepted", "x" * 100_000),)),))
-    assert len(written(status)["parents"][0]["conditions"][0]["message"]) == 4_000
+    assert len(written(status)["parents"][0]["conditions"][0]["message"]) == 4_096
 
 
 def test_a_status_is_outdated_until_it_speaks_of_the_generation():

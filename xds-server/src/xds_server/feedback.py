@@ -3,6 +3,7 @@
 It decides what is said about which object. How that is written belongs to ``kubernetes``.
 """
 
+import re
 from collections.abc import Callable, Sequence
 
 from xds_server.ads.stream import Rejected
@@ -68,18 +69,25 @@ class Feedback:
 
     def rejected(self, rejected: Rejected) -> None:
         """Makes Events on the Services whose resources a client rejected."""
-        message = "".join(c if c.isprintable() else " " for c in rejected.message)
+        agent, message = _printable(rejected.user_agent) or "unknown", _printable(rejected.message)
         for service in self._services(rejected):
+            # What a client of another namespace says may quote what only its namespace may see.
+            is_own = service.namespace == rejected.client.namespace
+            says = (
+                message
+                if is_own
+                else f"it is in {rejected.client.namespace}; the log of xds-server has its words"
+            )
             self._events.report(
                 self._reference(SERVICE, service),
                 REJECTED,
-                f"a client ({rejected.user_agent}) rejected its {rejected.type.label} resource: {message}",
+                f"a client ({agent}) rejected its {rejected.type.label} resource: {says}",
             )
 
     def _services(self, rejected: Rejected) -> Sequence[ServiceName]:
         """The services that a rejection is about, at most a few."""
         # A client rejects a whole response; its message tells which resources are at fault.
-        at_fault = [name for name in rejected.names if name in rejected.message] or rejected.names
+        at_fault = [name for name in rejected.names if _mentions(rejected.message, name)] or rejected.names
         found: dict[ServiceName, None] = {}
         for name in at_fault:
             if rejected.type is ResourceType.LISTENER:
@@ -98,3 +106,12 @@ class Feedback:
         metadata = item.metadata if item else None
         uid = metadata.uid if isinstance(metadata, IdentifiedMetadata) else ""
         return ObjectRef(kind.name, kind.api_version, *key, uid)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _mentions(text: str, name: str) -> bool:
+    """Whether a text has a name as a whole, not as a part of a longer one."""
+    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", text) is not None

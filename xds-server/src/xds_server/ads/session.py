@@ -193,7 +193,10 @@ class Session:
     def introduced(self) -> None:
         """Records that the client has had time to set up the clusters that were introduced to it."""
         routes = self._subscriptions.get(ResourceType.ROUTE)
-        if routes is not None and routes.release():
+        clusters = self._subscriptions.get(ResourceType.CLUSTER)
+        released = routes is not None and routes.release()
+        # Removals of clusters have waited, too.
+        if released or (clusters is not None and clusters.removing):
             self._flush()
 
     def round(self) -> Iterator[Response]:
@@ -298,9 +301,11 @@ class Session:
         return self._respond(subscription, self._full_state(subscription) if type_.is_full_state else fresh)
 
     def _first_step(self, routes: Subscription, wanted: Resource) -> Resource:
-        """What to send of a route now: it as it is, or, if it refers to new clusters, a form that introduces them."""
+        """Returns the route, or its first step if it names clusters that are new to the client."""
         sent = routes.sent.get(wanted.name)
-        step = introduce(sent, wanted) if sent is not None else None
+        # What a client has after it rejected a route is not known: a first step could repeat what it rejected.
+        is_known = sent is not None and not routes.is_rejected(wanted.name)
+        step = introduce(sent, wanted) if sent is not None and is_known else None
         if step is None:
             routes.held.discard(wanted.name)
             return wanted

@@ -140,6 +140,10 @@ class Subscription:
         self._rejections.update((name, rejection) for name in response.names if name in self.sent)
         return rejection
 
+    def is_rejected(self, name: str) -> bool:
+        """Whether the client rejected what it was sent of a name last."""
+        return name in self._rejections
+
     def is_stale(self, nonce: str) -> bool:
         """Whether a request with this nonce was sent before the client had seen the last response.
 

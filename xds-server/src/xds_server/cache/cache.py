@@ -126,9 +126,12 @@ class Cache:
             affected: dict[_Variant, _Subscribed] = {}
             for entry in changes:
                 affected.update(self._dependents.get(entry, {}))
+            regroup: dict[Key, _Subscribed] = {}
             for variant, subscribed in affected.items():
-                if variant.subscribers:
-                    self._refresh(subscribed, variant)
+                if variant.subscribers and self._refresh(subscribed, variant):
+                    regroup[subscribed.key] = subscribed
+            for subscribed in regroup.values():
+                self._group(subscribed)
             for entry, service in before.items():
                 if entry.table is SERVICES:
                     self._follow_wildcards(service, changes[entry])
@@ -239,15 +242,14 @@ class Cache:
         subscriber.changed(key)
         self._notified[subscriber] = None
 
-    def _refresh(self, subscribed: _Subscribed, variant: _Variant) -> None:
-        """Builds a variant again, and notifies its subscribers if it differs."""
+    def _refresh(self, subscribed: _Subscribed, variant: _Variant) -> bool:
+        """Builds a variant again, and notifies its subscribers if it differs; returns whether its traits do."""
         resource, traits = variant.resource, variant.traits
         self._build(subscribed, variant)
         if variant.resource != resource:
             for subscriber in variant.subscribers:
                 self._notify(subscriber, subscribed.key)
-        if variant.traits != traits:
-            self._group(subscribed)
+        return variant.traits != traits
 
     def _build(self, subscribed: _Subscribed, variant: _Variant) -> None:
         """Builds a variant, and records what it depends on. If the build fails, its last good form stays."""

@@ -21,7 +21,6 @@ used up."""
 
 _options = re2.Options()
 _options.log_errors = False
-_options.never_capture = True
 _options.max_mem = 1 << 17
 """Bytes. It ends a compilation that would take long, well above MAX_PROGRAM."""
 
@@ -29,11 +28,12 @@ _UNPORTABLE = {
     r"\C": r"\C is not supported by Go and Java",
     r"\p": r"\p means other characters in each client",
     r"\P": r"\P means other characters in each client",
-    "(?<": "(?< is not supported by older clients; use (?: or (?P<name>",
+    "(?<": "named groups are not supported by all clients; use (?:",
+    "(?P<": "named groups are not supported by all clients if a name comes twice; use (?:",
     "{": r"{ that is no repetition is not read alike by all clients; write \{",
 }
 """What is not the same in all clients, and why it is refused. re2j refuses ``{+``, which RE2 takes."""
-_TOKEN = re.compile(r"\\x\{|\\.|\(\?<|\{(?!\d+(?:,\d*)?\})", re.DOTALL)
+_TOKEN = re.compile(r"\\x\{|\\.|\(\?P?<|\{(?!\d+(?:,\d*)?\})", re.DOTALL)
 
 
 @functools.lru_cache(maxsize=1024)

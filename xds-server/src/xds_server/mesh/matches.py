@@ -26,7 +26,7 @@ _METHOD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 _ANY_SEGMENT = "[^/]+"
 
-_UNSEEN_HEADERS = frozenset({"host", "te", "user-agent"})
+UNSEEN_HEADERS = frozenset({"host", "te", "user-agent"})
 """Set by transports, after a route has been chosen: to route by them would match nothing."""
 
 
@@ -125,7 +125,7 @@ def _headers(headers: tuple[gateway.HeaderMatch, ...], field: str) -> Iterator[H
 def _header(header: gateway.HeaderMatch, name: str, field: str) -> Header:
     if not _HEADER_NAME.fullmatch(name) or len(name) > MAX_HEADER_NAME:
         raise UnsupportedError(f"{field}.name: {quoted(header.name)} is not the name of a header")
-    if name.endswith("-bin") or name.startswith("grpc-") or name in _UNSEEN_HEADERS:
+    if name.endswith("-bin") or name.startswith("grpc-") or name in UNSEEN_HEADERS:
         # gRFC A28 excludes binary headers; names that begin with grpc- are reserved (PROTOCOL-HTTP2 of gRPC).
         raise UnsupportedError(f"{field}.name: gRPC clients can't route by the header {quoted(name)}")
     value = header.value

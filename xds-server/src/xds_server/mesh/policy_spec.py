@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 from xds_server.mesh import durations
+from xds_server.mesh.matches import UNSEEN_HEADERS
 from xds_server.model import traffic
 from xds_server.objects import gateway, policy
 
@@ -277,11 +278,11 @@ def _header(name: str, text: str) -> str:
         not _HEADER.fullmatch(text)
         or lower.endswith("-bin")
         or lower.startswith("grpc-")
-        or lower == "user-agent"
+        or lower in UNSEEN_HEADERS
     ):
         raise RefusedError(
             f"{name} is {text!r}, which clients can't hash; expected letters, digits and . _ -, "
-            "no name that ends with -bin or begins with grpc-, and not user-agent"
+            "no name that ends with -bin or begins with grpc-, and none of {', '.join(sorted(UNSEEN_HEADERS))}"
         )
     return lower
 

@@ -69,7 +69,7 @@ PARENTS = StatusFields("parents", "parentRef", 32)
 ANCESTORS = StatusFields("ancestors", "ancestorRef", 16)
 """https://gateway-api.sigs.k8s.io/reference/spec/#policystatus"""
 
-MAX_MESSAGE_LENGTH = 4_000
+MAX_MESSAGE_LENGTH = 4_096
 """Of a condition; the API allows 32,768 characters."""
 
 

@@ -58,7 +58,12 @@ class TrackedMetadata(IdentifiedMetadata, frozen=True):
     def creation_timestamp(self) -> str:
         """RFC 3339; empty if unknown."""
         if isinstance(self.created, dt.datetime):
-            return self.created.strftime("%Y-%m-%dT%H:%M:%SZ")
+            # YAML makes a time without an offset of one in UTC.
+            aware = self.created.tzinfo is not None
+            utc = self.created.astimezone(dt.UTC) if aware else self.created
+            return utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+        if isinstance(self.created, dt.date):
+            return self.created.strftime("%Y-%m-%dT00:00:00Z")
         return self.created if isinstance(self.created, str) else ""
 
 
