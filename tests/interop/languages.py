@@ -1,7 +1,7 @@
 """The clients in each language: the tools they need, how they are built, and how they are started.
 
 Builds go to folders that git ignores. Each language pins its versions: go.mod and go.sum, pom.xml and checksums.txt,
-package.json and package-lock.json, Cargo.toml and Cargo.lock, requirements/.
+package.json and package-lock.json, Cargo.toml and versions.lock, requirements/.
 """
 
 import hashlib
@@ -105,8 +105,14 @@ def _node_version() -> str:
 
 
 def _rust() -> Sequence[str]:
-    target = BUILD / "rust"
-    run("cargo", "build", "--quiet", "--locked", "--target-dir", str(target), cwd=CLIENTS / "rust")
+    source, target = CLIENTS / "rust", BUILD / "rust"
+    # The versions and checksums are in the repository, the address that cargo writes beside each is not.
+    lock = source / "Cargo.lock"
+    lock.unlink(missing_ok=True)
+    run("cargo", "generate-lockfile", "--quiet", cwd=source)
+    [address] = set(re.findall(r"^source = .*\n", lock.read_text(), re.MULTILINE))
+    lock.write_text((source / "versions.lock").read_text().replace("checksum = ", f"{address}checksum = "))
+    run("cargo", "build", "--quiet", "--locked", "--target-dir", str(target), cwd=source)
     return (str(target / "debug" / "interop-client"),)
 
 
