@@ -93,13 +93,13 @@ def test_replicas_write_each_status_once_and_nothing_at_rest(api, replicas):
     api.apply(policy("old", "2026-01-01T00:00:00Z", timeout="10s"))
     api.apply(policy("young", "2026-01-02T00:00:00Z", timeout="20s"))
     wait_until("the route's status", lambda: conditions(api) == ACCEPTED)
-    for name, expected in (("old", ("True", "Accepted", 1)), ("young", ("False", "Conflicted", 1))):
-        wait_until(
-            f"the status of {name}",
-            lambda name=name, expected=expected: (
-                conditions(api, "GRPCBackendPolicy", name) == {"Accepted": expected}
-            ),
-        )
+    wait_until(
+        "the policies' statuses",
+        lambda: (
+            [conditions(api, "GRPCBackendPolicy", name).get("Accepted") for name in ("old", "young")]
+            == [("True", "Accepted", 1), ("False", "Conflicted", 1)]
+        ),
+    )
     wait_for_polls(api)
     assert len(written(api)) == 3
     writes = len(api.writes)
