@@ -1,5 +1,7 @@
 """The form of a route in which clusters are named before they get requests."""
 
+from typing import Any
+
 from envoy.config.route.v3 import route_pb2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def port(name):
 
 def routes(*rules):
     """A RouteConfiguration with a rule for each of the given groups of clusters; the last takes every request."""
-    tables = {table: {} for table in TABLES}
+    tables: dict[Any, dict[Any, Any]] = {table: {} for table in TABLES}
     tables[SERVICES][WEB.service] = Service(WEB.service, (Port("", 80, is_grpc=True),))
     tables[ROUTES][WEB] = Routes(
         tuple(
@@ -61,6 +63,7 @@ def test_known_clusters_need_no_introduction():
 def test_new_clusters_are_named_in_one_more_rule():
     sent = routes(["web"], ["web", "v2"])
     step = introduce(sent, routes(["v4", "v3"], ["v2"]))
+    assert step
     assert step.name == sent.name
     assert step.version != sent.version
     assert rules_of(step)[:-1] == rules_of(sent)
