@@ -117,6 +117,11 @@ class Backend:
         return taken
 
     @property
+    def seen(self) -> int:
+        """The number of attempts since the last take()."""
+        return len(self._attempts)
+
+    @property
     def load_streams(self) -> int:
         """The number of clients that have asked for its load out of band."""
         return self._load_streams

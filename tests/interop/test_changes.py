@@ -29,13 +29,25 @@ LONGEST = 5_000.0
 ARRIVAL = 5.0
 """Seconds until a new route has reached every client; printed are the real ones."""
 ZONES = ("a", "b")
+JAVA_HANGS = (
+    "n/a with outlierDetection: when an endpoint goes, grpc-java may lose a connection and leave its calls without an end "
+    "(a NullPointerException in OutlierDetectionLoadBalancer)"
+)
 
 
 class Changes:
     """Writes random objects that are valid: a route names a backend only while its Service exists."""
 
-    def __init__(self, folder: Path, backends: Sequence[Backend], canaries: Mapping[str, Backend]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        backends: Sequence[Backend],
+        canaries: Mapping[str, Backend],
+        *,
+        outlier_detection: bool,
+    ) -> None:
         self._folder = folder
+        self._outlier_detection = outlier_detection
         self._chance = random.Random(SEED)  # noqa: S311 - the same objects in every run
         self._backends = backends
         self._canaries = canaries
@@ -85,7 +97,7 @@ class Changes:
     def set_policy(self) -> None:
         """Gives a Service another policy, which makes no call fail; or none."""
         name = self._chance.choice((SERVICE, *self._canaries))
-        if spec := harmless_spec(self._chance):
+        if spec := harmless_spec(self._chance, outlier_detection=self._outlier_detection):
             self._write(f"policy-{name}", policy(spec, name=name))
         else:
             (self._folder / f"policy-{name}.yaml").unlink(missing_ok=True)
@@ -129,19 +141,21 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
         mesh.assert_no_nacks()
 
 
-def test_changes_under_load(mesh: Mesh, note: Note) -> None:
+@pytest.mark.parametrize("outlier_detection", [False, True], ids=["all", "outlier-detection"])
+def test_changes_under_load(mesh: Mesh, note: Note, *, outlier_detection: bool) -> None:
     """10 changes a second for 20 s under load: calls, of them failed, the longest; a new route reaches a warm client after"""
-    missing = [language.missing for language in LANGUAGES if language.missing]
+    languages = [each for each in LANGUAGES if not (outlier_detection and each.name == "Java")]
+    missing = [language.missing for language in languages if language.missing]
     if missing:
         pytest.skip(f"not run: {', '.join(missing)}")
     with ExitStack() as stack:
         *backends, probe = [stack.enter_context(Backend(f"backend-{number}")) for number in range(1, 6)]
         canaries = {name: stack.enter_context(Backend(name)) for name in ("blue", "green", "red")}
         objects.write(mesh.folder / "probe.yaml", *service("probe", [probe]))
-        changes = Changes(mesh.folder, backends, canaries)
+        changes = Changes(mesh.folder, backends, canaries, outlier_detection=outlier_detection)
         wait_until("the objects to be known", lambda: SERVICE in mesh.server.get("/debug/services")[1])
         clients = {}
-        for number, language in enumerate(LANGUAGES):
+        for number, language in enumerate(languages):
             bootstrap = mesh.bootstrap(language.name, zone=ZONES[number % 2])
             environment = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=bootstrap)
             client = stack.enter_context(Program(build(language), environment))
@@ -168,9 +182,15 @@ def test_changes_under_load(mesh: Mesh, note: Note) -> None:
 
         wait_until("the new route to reach every client", look)
         results = {name: client.stop_load("a") for name, client in clients.items()}
+    variant = "with outlierDetection: " if outlier_detection else ""
+    if outlier_detection:
+        note(JAVA_HANGS, "Java")
     for name, result in results.items():
         calls, failed = sum(result.hosts.values()) + len(result.failures), len(result.failures)
-        note(f"{calls:,}, {failed} failed, {result.slowest:.0f} ms; {1000 * arrived[name]:.0f} ms", name)
+        note(
+            f"{variant}{calls:,}, {failed} failed, {result.slowest:.0f} ms; {1000 * arrived[name]:.0f} ms",
+            name,
+        )
     print({name: (sum(result.hosts.values()), result.slowest) for name, result in results.items()}, arrived)  # noqa: T201
     assert {name: result.failures[:5] for name, result in results.items() if result.failures} == {}
     assert max(result.slowest for result in results.values()) < LONGEST

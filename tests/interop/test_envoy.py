@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from tests.interop.backend import Backend
 from tests.interop.client import call_until
 from tests.interop.envoy import ENVOY, Envoy
 from tests.interop.mesh import NAME, SERVICE, TARGET, Mesh
+from tests.interop.traffic import everything
+from tests.support import objects
 from tests.support.waiting import wait_until
 
 COUNTERS = {
@@ -15,6 +19,21 @@ COUNTERS = {
     "EDS": rf"^cluster\.{re.escape(NAME.replace(':', '_'))}\.update_success$",
     "RDS": r"^http\.calls\.rds\..*\.update_success$",
 }
+
+
+def test_traffic_objects(mesh: Mesh) -> None:
+    """Every feature at once is accepted, and its weights count."""
+    with Backend("stable") as stable, Backend("canary") as canary, ExitStack() as stack:
+        objects.write(mesh.folder / "traffic.yaml", *everything([stable], canary))
+        wait_until("the objects to be known", lambda: SERVICE in mesh.server.get("/debug/services")[1])
+        proxy = stack.enter_context(Envoy(ENVOY.build(), mesh.server.address, "everything"))
+        proxy.open("a", TARGET)
+        replies = proxy.call("a", 60)
+        assert replies.failures == []
+        assert set(replies.hosts) == {stable.name, canary.name}
+        rejected = proxy.stats(r"\.update_rejected$")
+        assert rejected
+        assert set(rejected.values()) == {0}
 
 
 @pytest.fixture

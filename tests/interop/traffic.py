@@ -10,6 +10,7 @@ from tests.interop.backend import Backend
 from tests.interop.mesh import SERVICE, Mesh
 from tests.support import objects
 from tests.support.objects import Object
+from tests.support.traffic import of_route, policy, route
 from tests.support.waiting import wait_until
 
 _TAIL = NormalDist().inv_cdf(0.9995)
@@ -31,6 +32,43 @@ def endpoint(
     where = {"zone": zone, "nodeName": node, "hints": hints}
     found["endpoints"][0] |= {name: value for name, value in where.items() if value}
     return found
+
+
+def everything(stable: Iterable[Backend], canary: Backend) -> list[Object]:
+    """Returns a Service with every feature at once, and a Service for its canary."""
+    hints = {"forZones": [{"name": "a"}]}
+    ring_hash = "type: RingHash, ringHash: {header: x-user, minimumRingSize: 1024}"
+    of_calls_and_backends = f"""
+    timeout: 10s
+    retry: {{codes: [UNAVAILABLE, INTERNAL], attempts: 2, backoff: 10ms}}
+    maxConcurrentRequests: 100
+    outlierDetection:
+      interval: 1s
+      baseEjectionTime: 4s
+      maxEjectionTime: 60s
+      maxEjectionPercent: 10
+      failurePercentage: {{threshold: 85, minimumHosts: 3, requestVolume: 5, enforcementPercent: 100}}
+      successRate: {{stdevFactor: 1900, minimumHosts: 3, requestVolume: 5, enforcementPercent: 100}}
+    loadBalancing: {{{ring_hash}}}
+    fault: {{delay: {{duration: 10ms, percent: 10}}, abort: {{code: UNAVAILABLE, percent: 0}}}}
+    """
+    return [
+        objects.service(SERVICE, trafficDistribution="PreferClose"),
+        *(endpoint(SERVICE, backend, zone="a", hints=hints) for backend in stable),
+        *service("canary", [canary]),
+        route("""
+        - name: by-header
+          matches: [{headers: [{name: x-stage, value: canary}]}, {method: {method: Other}}]
+          backendRefs: [{name: canary, port: 50051}]
+        - name: rest
+          backendRefs:
+          - {name: hello-server, port: 50051, weight: 9}
+          - {name: canary, port: 50051, weight: 1}
+        """),
+        policy(of_calls_and_backends),
+        policy("loadBalancing: {type: WeightedRoundRobin}", name="canary"),
+        policy("timeout: 0s", name="by-header", target=of_route(SERVICE, "by-header")),
+    ]
 
 
 class Traffic:

@@ -41,7 +41,7 @@ def of_route(name: str, rule: str | None = None) -> Object:
     return target | ({"sectionName": rule} if rule else {})
 
 
-def harmless_spec(chance: random.Random) -> str:
+def harmless_spec(chance: random.Random, *, outlier_detection: bool = True) -> str:
     """Returns the YAML of a random policy that makes no call fail; empty if it says nothing."""
     balancing = (
         "{type: RoundRobin}",
@@ -56,4 +56,5 @@ def harmless_spec(chance: random.Random) -> str:
         "fault: {delay: {duration: 10ms, percent: 10}}",
         f"loadBalancing: {chance.choice(balancing)}",
     )
-    return "\n".join(field for field in fields if chance.random() < 0.5)
+    chosen = [field for field in fields if chance.random() < 0.5]
+    return "\n".join(field for field in chosen if outlier_detection or not field.startswith("outlier"))

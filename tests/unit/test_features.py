@@ -220,6 +220,11 @@ def test_circuit_breaking():
     assert "circuitBreakers" not in cluster()
 
 
+def test_the_bound_comes_with_load_reports():
+    # Without them, grpc-java does not count requests.
+    assert cluster(Policy(max_concurrent_requests=7))["lrsServer"] == {"self": {}}
+
+
 def test_outlier_detection():
     found = cluster(Policy(outlier_detection=OutlierDetection(failure_percentage=FailurePercentage())))
     assert found["outlierDetection"] == {
@@ -371,6 +376,16 @@ def test_the_node_comes_before_the_zone():
     assert ranked(endpoints, zone="b", node="n1") == [[1], [3], [2]]
     assert ranked(endpoints, zone="a", node="n9") == [[1, 2], [3]]
     assert ranked(endpoints, node="n3") == [[3], [1, 2]]
+
+
+def test_localities_of_different_priorities_differ():
+    # grpc-java keeps endpoints by locality: of two with an equal one, the first would be lost.
+    endpoints = [endpoint(1, "a", zones="a", nodes=["n1"]), endpoint(2, "a", zones="a", nodes=["n2"])]
+    found = build(
+        ResourceType.ENDPOINTS, look(endpoints=endpoints, client=Client("shop", zone="a", node="n1"))
+    )
+    localities = [each.locality.SerializeToString(deterministic=True) for each in found.endpoints]
+    assert len(set(localities)) == len(localities) == 2
 
 
 def test_node_hints_count_without_zone_hints():

@@ -59,9 +59,14 @@ def build_unavailable(target: Unavailable, _: Lookup) -> Resource:
 def _locality(
     zone: str, priority: int, endpoints: list[Endpoint]
 ) -> endpoint_components_pb2.LocalityLbEndpoints:
-    """One zone. Its weight is the number of its endpoints, for clients that pick a locality first."""
+    """One zone. Its weight is the number of its endpoints, for clients that pick a locality first.
+
+    A zone may have endpoints of several priorities. grpc-java keeps endpoints by locality, so that of two priorities with
+    an equal one it would lose the first; the sub-zone tells them apart.
+    """
+    sub_zone = f"priority-{priority}" if priority else ""
     locality = endpoint_components_pb2.LocalityLbEndpoints(
-        locality=base_pb2.Locality(zone=zone), priority=priority
+        locality=base_pb2.Locality(zone=zone, sub_zone=sub_zone), priority=priority
     )
     locality.load_balancing_weight.value = len(endpoints)
     locality.MergeFromString(b"".join(map(_encoded, map(_addresses, endpoints))))

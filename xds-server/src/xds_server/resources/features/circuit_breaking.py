@@ -4,6 +4,7 @@ https://github.com/grpc/proposal/blob/master/A32-xds-circuit-breaking.md
 """
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
+from envoy.config.core.v3 import config_source_pb2
 
 
 def apply(cluster: cluster_pb2.Cluster, max_concurrent_requests: int | None) -> None:
@@ -13,3 +14,8 @@ def apply(cluster: cluster_pb2.Cluster, max_concurrent_requests: int | None) -> 
     thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds()
     thresholds.max_requests.value = max_concurrent_requests
     cluster.circuit_breakers.thresholds.append(thresholds)
+    # grpc-java counts the requests in flight only where it counts them for load reports: without this field the bound
+    # has no effect there.
+    cluster.lrs_server.CopyFrom(
+        config_source_pb2.ConfigSource(self=config_source_pb2.SelfConfigSource())
+    )
