@@ -16,6 +16,4 @@ def apply(cluster: cluster_pb2.Cluster, max_concurrent_requests: int | None) -> 
     cluster.circuit_breakers.thresholds.append(thresholds)
     # grpc-java counts the requests in flight only where it counts them for load reports: without this field the bound
     # has no effect there.
-    cluster.lrs_server.CopyFrom(
-        config_source_pb2.ConfigSource(self=config_source_pb2.SelfConfigSource())
-    )
+    cluster.lrs_server.CopyFrom(config_source_pb2.ConfigSource(self=config_source_pb2.SelfConfigSource()))
