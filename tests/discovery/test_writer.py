@@ -182,6 +182,20 @@ def test_what_fails_is_tried_again_and_the_newest_is_written(stub, api, fault):
         wait_until("both", lambda: accepted(stub) == "True" and accepted(stub, "api") == "True")
 
 
+def test_objects_that_are_refused_hold_up_no_other(stub, api):
+    for number in range(5):
+        stub.apply(route(name=f"bad-{number}"))
+    stub.apply(route())
+    stub.refused_writes = {f"bad-{number}": 422 for number in range(5)}
+    slow = WriterLimits(first=(0, 0), again=(0, 0), gap=0, first_backoff=600, last_backoff=600)
+    with running(StatusWriter(api, slow)) as writer:
+        for number in range(5):
+            writer.want(GRPC_ROUTE, read(stub, f"bad-{number}"), wanted())
+        wait_until("five refusals", lambda: results(stub).count(422) == 5)
+        writer.want(GRPC_ROUTE, read(stub), wanted())
+        wait_until("the good one", lambda: accepted(stub))
+
+
 def test_an_object_that_is_gone_is_forgotten(stub, api):
     stub.apply(route())
     stub.apply(route(name="api"))

@@ -39,6 +39,7 @@ class ApiStub:
         page_delay: Seconds that each page takes.
         plurals: The kinds there are; a test may add one. Requests for others get 404.
         write_fault: The status that every write gets; None if they are carried out.
+        refused_writes: The status that writes of an object get, by its name.
         requests: (time, path with query) of each request that reads.
         writes: (method, path, body, status of the answer) of each request that writes.
         events: Core Events by (namespace, name).
@@ -55,6 +56,7 @@ class ApiStub:
         self.requests = []
         self.writes = []
         self.write_fault = None
+        self.refused_writes = {}
         self.events = {}
         self.objects = {}
         self._version = 100
@@ -251,8 +253,8 @@ class ApiStub:
             self._answer_json(handler, status, answer)
 
     def _carry_out(self, method, namespace, parts, body):
-        if self.write_fault or self.fault:
-            return self.write_fault or 500, None
+        if fault := self.write_fault or (self.fault and 500) or self.refused_writes.get(parts[-2]):
+            return fault, None
         if "events" in parts:
             name = body["metadata"]["name"] if method == "POST" else parts[-1]
             known = self.events.get((namespace, name))

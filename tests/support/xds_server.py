@@ -37,7 +37,7 @@ class XdsServer(Running):
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
-        except urllib.error.URLError:
+        except OSError:  # URLError among others; a connection may also be reset while it is read
             return 0, ""
 
     def wait_until_ready(self) -> None:

@@ -27,6 +27,10 @@ FIELDS: Mapping[Kind, StatusFields] = {GRPC_ROUTE: PARENTS, GRPC_BACKEND_POLICY:
 
 _FORBIDDEN = 403
 _NOT_FOUND = 404
+_TOO_MANY_REQUESTS = 429
+
+_Place = tuple[Kind, meta.Key]
+"""One object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class WriterLimits:
         first_backoff: The longest wait after a first failure.
         last_backoff: The longest wait after many.
         remind: Between two log lines about failures.
+        window: In which the writes of one object are counted: each doubles the wait before the next one, so that two
+            servers that disagree do not write for ever at full speed.
     """
 
     first: tuple[float, float] = (0.1, 0.3)
@@ -51,6 +57,7 @@ class WriterLimits:
     first_backoff: float = 2.0
     last_backoff: float = 30.0
     remind: float = 60.0
+    window: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +88,13 @@ class StatusWriter:
     def __init__(self, api: Api, limits: WriterLimits = WriterLimits()) -> None:
         self._api = api
         self._limits = limits
-        self._wishes: dict[tuple[Kind, meta.Key], _Wish] = {}
+        self._wishes: dict[_Place, _Wish] = {}
         self._changed = threading.Condition()
         self._stopped = False
-        self._backoff = Backoff(limits.first_backoff, limits.last_backoff)
+        self._taken: _Wish | None = None
+        self._backoffs: dict[_Place, Backoff] = {}
+        self._writes: dict[_Place, list[float]] = {}
+        self._outage = Backoff(limits.first_backoff, limits.last_backoff)
         self._reminded = float("-inf")
 
     def want(self, kind: Kind, item: meta.Tracked, status: Status) -> None:
@@ -92,13 +102,15 @@ class StatusWriter:
         place = kind, meta.key(item)
         fields = FIELDS[kind]
         with self._changed:
+            self._supersede(place)
             if merge(item.status, status, fields, now="") is None:
                 self._wishes.pop(place, None)
                 return
             known = self._wishes.get(place)
             if known is None or known.status.generation != status.generation:
-                wait = self._limits.first if is_outdated(item.status, status, fields) else self._limits.again
-                due = time.monotonic() + random.uniform(*wait)  # noqa: S311 - spreads load, protects nothing
+                is_first = is_outdated(item.status, status, fields)
+                wait = random.uniform(*self._limits.first if is_first else self._limits.again)  # noqa: S311 - spreads load, protects nothing
+                due = time.monotonic() + wait * (1 if is_first else 2 ** self._recent_writes(place))
             else:
                 due = known.due
             self._wishes[place] = _Wish(kind, item, status, due)
@@ -107,7 +119,10 @@ class StatusWriter:
     def forget(self, kind: Kind, key: meta.Key) -> None:
         """Drops what is wanted for an object that is gone."""
         with self._changed:
+            self._supersede((kind, key))
             self._wishes.pop((kind, key), None)
+            self._writes.pop((kind, key), None)
+            self._backoffs.pop((kind, key), None)
 
     def stop(self) -> None:
         """Ends ``run`` at its next turn."""
@@ -123,7 +138,8 @@ class StatusWriter:
             except (ApiError, MalformedObjectError) as error:
                 self._failed(wish, error)
             else:
-                self._backoff.reset()
+                self._outage.reset()
+                self._backoffs.pop((wish.kind, meta.key(wish.item)), None)
             self._sleep(self._limits.gap)
 
     def _next(self) -> _Wish | None:
@@ -134,6 +150,7 @@ class StatusWriter:
                 wait = None if first is None else first.due - time.monotonic()
                 if first is not None and wait is not None and wait <= 0:
                     del self._wishes[first.kind, meta.key(first.item)]
+                    self._taken = first
                     return first
                 self._changed.wait(wait)
             return None
@@ -168,17 +185,23 @@ class StatusWriter:
                     return
                 raise
             self._count(wish.kind, "written")
+            self._writes.setdefault((wish.kind, (namespace, name)), []).append(time.monotonic())
             return
         raise ApiError("the object keeps changing")
 
     def _failed(self, wish: _Wish, error: ApiError | MalformedObjectError) -> None:
-        """Keeps the wish for later, unless there is a newer one; logs now and then."""
+        """Keeps the wish for later, unless it has been superseded; logs now and then."""
         self._count(wish.kind, "failed")
         now = time.monotonic()
-        wait = self._backoff.next()
+        place = wish.kind, meta.key(wish.item)
+        status = error.status if isinstance(error, ApiError) else 0
+        asked = min(error.retry_after, self._limits.last_backoff) if isinstance(error, ApiError) else 0
         with self._changed:
-            place = wish.kind, meta.key(wish.item)
-            self._wishes.setdefault(place, _Wish(wish.kind, wish.item, wish.status, now + wait))
+            limits = self._limits
+            backoff = self._backoffs.setdefault(place, Backoff(limits.first_backoff, limits.last_backoff))
+            due = now + backoff.next(at_least=asked)
+            if self._taken is wish:
+                self._wishes[place] = _Wish(wish.kind, wish.item, wish.status, due)
         if now - self._reminded >= self._limits.remind:
             self._reminded = now
             forbidden = isinstance(error, ApiError) and error.status == _FORBIDDEN
@@ -191,8 +214,24 @@ class StatusWriter:
                 if forbidden
                 else None,
             )
-        # While the API does not answer, other writes would fail as well.
-        self._sleep(wait)
+        if not 400 <= status < 500 or status == _TOO_MANY_REQUESTS:  # noqa: PLR2004 - the object is not at fault
+            # While the API does not answer, other writes would fail as well.
+            self._sleep(self._outage.next(at_least=asked))
+
+    def _supersede(self, place: _Place) -> None:
+        """Notes that the wish that is being written is not the newest any more."""
+        if self._taken is not None and (self._taken.kind, meta.key(self._taken.item)) == place:
+            self._taken = None
+
+    def _recent_writes(self, place: _Place) -> int:
+        """How often an object was written of late, at most 6."""
+        since = time.monotonic() - self._limits.window
+        recent = [at for at in self._writes.get(place, ()) if at >= since]
+        if recent:
+            self._writes[place] = recent[-6:]
+        else:
+            self._writes.pop(place, None)
+        return min(len(recent), 6)
 
     def _sleep(self, seconds: float) -> None:
         with self._changed:
