@@ -252,6 +252,7 @@ func main() {
 		timeout, _ := strconv.Atoi(r.URL.Query().Get("timeout"))
 		backendPolicies.update(0, func(revision int) any { return makePolicy(0, revision, timeout) })
 	})
+	http.HandleFunc("GET /", http.NotFound) // kinds that there are not
 	http.HandleFunc("PATCH /", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") })
 	http.HandleFunc("POST /", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") })
 	socket, err := net.Listen("tcp", *listen)

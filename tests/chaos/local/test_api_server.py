@@ -11,6 +11,7 @@ from tests.support.api_stub import PLURALS, ApiStub
 from tests.support.waiting import wait_until
 from tests.support.xds_server import XdsServer
 from xds_server.kubernetes.limits import Limits
+from xds_server.objects.kinds import KINDS
 
 POLL_INTERVAL = 60
 """Seconds, the default."""
@@ -85,7 +86,7 @@ def test_an_outage(mesh: Mesh, scenario, does: str, begin: Callable[[ApiStub], N
         if seconds > POLL_INTERVAL:
             assert server.warnings("Kubernetes API requests still fail", "'seconds': 6")
         # Refused connections can only be counted by the server, and it counts all collections together.
-        failed = (metric(server, "discovery_failures_total") - failed) / len(PLURALS)
+        failed = (metric(server, "discovery_failures_total") - failed) / len(KINDS)
         rate = max(asked(mesh.api, began), failed / (time.monotonic() - began))
         assert 0 < rate < MOST
         run.note(f"{rate:.1f} requests a second for each resource")
