@@ -87,7 +87,9 @@ class Feedback:
     def _services(self, rejected: Rejected) -> Sequence[ServiceName]:
         """The services that a rejection is about, at most a few."""
         # A client rejects a whole response; its message tells which resources are at fault.
-        at_fault = [name for name in rejected.names if _mentions(rejected.message, name)] or rejected.names
+        at_fault = [name for name in rejected.names if _mentions(rejected.message, name)]
+        if len(rejected.names) == 1:
+            at_fault = list(rejected.names)
         found: dict[ServiceName, None] = {}
         for name in at_fault:
             if rejected.type is ResourceType.LISTENER:
