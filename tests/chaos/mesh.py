@@ -159,7 +159,7 @@ class Deployment:
         with pod:
             began = time.monotonic()
             pod.send(signal.SIGTERM)
-            time.sleep(LATE)
+            time.sleep(LATE)  # the fault: the EndpointSlice controller hears of the end only now
             self._api.apply(pod.endpoint_slice(ready=False))
             code = pod.wait()
             self._ends.append((pod.name, code, time.monotonic() - began))

@@ -133,7 +133,7 @@ class Backend:
             self._attempts.append(attempt)
             code = self._behave(len(self._attempts))
         if self._seconds:
-            time.sleep(self._seconds)
+            time.sleep(self._seconds)  # the backend was told to be slow
         self._released.wait(_PATIENCE)
         if self.utilization is not None and self.reports_with_calls:
             report = self._load().SerializeToString()

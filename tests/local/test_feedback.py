@@ -161,23 +161,26 @@ def test_what_can_not_be_used_is_an_event_on_the_object(api, replicas):
     assert event["message"].startswith("EndpointSlice web-2: ")
 
 
-def test_a_rejection_is_an_event_on_the_service(api, replicas):
-    with AdsClient(replicas[0].address, namespace="shop") as client:
-        client.reason = "web.shop:80: field \x1b[31mlb_policy is not supported"
+def rejection(api, server, *, namespace, reason):
+    """The Event after a client of a namespace has rejected the Cluster of web."""
+    with AdsClient(server.address, namespace=namespace) as client:
+        client.reason = reason
         client.subscribe(Cluster, "web.shop:80")
         wait_until("the Event", lambda: api.events)
     [event] = api.events.values()
+    return event
+
+
+def test_a_rejection_is_an_event_on_the_service(api, replicas):
+    reason = "web.shop:80: field \x1b[31mlb_policy is not supported"
+    event = rejection(api, replicas[0], namespace="shop", reason=reason)
     assert (event["involvedObject"]["kind"], event["involvedObject"]["name"]) == ("Service", "web")
     assert event["reason"] == "RejectedByClient"
     assert "rejected its CDS resource: web.shop:80: field  [31mlb_policy" in event["message"]
 
 
 def test_the_words_of_a_client_stay_in_its_namespace(api, replicas):
-    with AdsClient(replicas[0].address, namespace="other") as client:
-        client.reason = "web.shop:80: secret"
-        client.subscribe(Cluster, "web.shop:80")
-        wait_until("the Event", lambda: api.events)
-    [event] = api.events.values()
+    event = rejection(api, replicas[0], namespace="other", reason="web.shop:80: secret")
     assert "it is in other" in event["message"]
     assert "secret" not in event["message"]
 

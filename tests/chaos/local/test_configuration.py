@@ -34,7 +34,7 @@ def test_configuration_changes(mesh: Mesh, scenario) -> None:
         run.now("changes")
         began = time.monotonic()
         for number in range(CHANGES):
-            time.sleep(max(0.0, began + number * EVERY - time.monotonic()))
+            time.sleep(max(0.0, began + number * EVERY - time.monotonic()))  # the pace of the changes
             change(mesh, chance)
             if number == CHANGES // 3:
                 run.now("xds-server is killed, and changes go on")

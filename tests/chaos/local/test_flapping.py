@@ -33,7 +33,9 @@ def test_flapping(mesh: Mesh, scenario) -> None:
         run.now("single changes")
         delays = []
         for ready in (False, True) * 5:
-            time.sleep(2 * GATHER_SECONDS)
+            time.sleep(
+                2 * GATHER_SECONDS
+            )  # each change is to come after a quiet moment: nothing tells when it is over
             delays.append(change(mesh, crowd, steady, flapping, ready=ready))
         # A server that batched the first change too would take longer each time.
         assert min(delays) < GATHER_SECONDS, "the first change is sent at once"
@@ -42,7 +44,9 @@ def test_flapping(mesh: Mesh, scenario) -> None:
         run.now("flapping")
         pushes, cpu, began = crowd.pushes, cpu_seconds(server), time.monotonic()
         for number in range(CHANGES_A_MINUTE):
-            time.sleep(max(0, began + number * 60 / CHANGES_A_MINUTE - time.monotonic()))
+            time.sleep(
+                max(0, began + number * 60 / CHANGES_A_MINUTE - time.monotonic())
+            )  # the pace of the changes
             mesh.api.apply(flapping.endpoint_slice(ready=number % 2 == 0))
         last = change(mesh, crowd, steady, flapping, ready=True)
         run.recovered(last, "the last change → all clients have it")

@@ -128,7 +128,7 @@ def test_a_rolling_update(mesh: Mesh, scenario, replicas: int) -> None:
             service.servers.append(mesh.start_xds_server().address)
             old.send(signal.SIGTERM)
             stopping = time.monotonic()
-            time.sleep(LATE)
+            time.sleep(LATE)  # the fault: kube-proxy hears of the end only now
             service.servers.remove(old.address)
             mesh.hello.scale(len(mesh.hello.pods) + 1)
             run.recovered(

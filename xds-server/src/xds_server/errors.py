@@ -4,6 +4,7 @@ ServiceError (servicekit)         one clear line for the user; ends the program
 └── ConfigurationError            exit code 2
 XdsServerError                    something went wrong; the program continues
 ├── MalformedObjectError          an object, a document or a file can't be decoded
+├── RefusedError                  a policy has a value that its definition rejects
 ├── ApiError                      a request to the Kubernetes API failed
 │   ├── ExpiredError              ... because the requested version is too old: list again
 │   ├── ConflictError             ... because the object has changed since it was read, or exists already
@@ -20,6 +21,10 @@ class XdsServerError(Exception):
 
 class MalformedObjectError(XdsServerError):
     """An object, a YAML document or a file that can't be decoded; the text names what is wrong with it."""
+
+
+class RefusedError(XdsServerError):
+    """A policy can't be used; the text names the field and what is expected."""
 
 
 class ApiError(XdsServerError):

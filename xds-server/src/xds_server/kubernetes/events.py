@@ -68,7 +68,6 @@ class _Place(NamedTuple):
     regarding: ObjectRef
     reason: str
     message: str
-    is_warning: bool
 
 
 @dataclass(slots=True)
@@ -110,16 +109,15 @@ class EventWriter:
         self._of_object = LogLimiter(burst=limits.of_object, per_second=limits.of_object_per_second)
         self._failing = False
 
-    def report(self, regarding: ObjectRef, reason: str, message: str, *, is_warning: bool = True) -> None:
+    def report(self, regarding: ObjectRef, reason: str, message: str) -> None:
         """Reports something about an object. Never blocks on I/O.
 
         Args:
             regarding: The object.
             reason: A word in UpperCamelCase.
             message: For people.
-            is_warning: Whether something is wrong.
         """
-        place = _Place(regarding, reason, message[:MAX_MESSAGE_LENGTH], is_warning)
+        place = _Place(regarding, reason, message[:MAX_MESSAGE_LENGTH])
         now = _now()
         with self._changed:
             known = self._known.get(place)
@@ -230,7 +228,7 @@ def _event(name: str, place: _Place, known: _Known) -> dict[str, object]:
         "kind": "Event",
         "metadata": {"name": name, "namespace": regarding.namespace},
         "involvedObject": involved,
-        "type": "Warning" if place.is_warning else "Normal",
+        "type": "Warning",
         "reason": place.reason,
         "message": place.message,
         "source": {"component": COMPONENT},

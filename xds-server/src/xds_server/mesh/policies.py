@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import structlog
 
+from xds_server.errors import RefusedError
 from xds_server.mesh import policy_spec
-from xds_server.mesh.policy_spec import ROUTE, SERVICE, Kind, RefusedError
+from xds_server.mesh.policy_spec import ROUTE, SERVICE, Kind
 from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Condition, Status, StatusEntry
 from xds_server.model import service

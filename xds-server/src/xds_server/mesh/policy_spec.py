@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import TypeVar
 
+from xds_server.errors import RefusedError
 from xds_server.mesh import durations
 from xds_server.mesh.matches import UNSEEN_HEADERS
 from xds_server.model import traffic
@@ -61,10 +62,6 @@ Kind = tuple[str, str]
 
 SERVICE: Kind = ("", "Service")
 ROUTE: Kind = (gateway.GROUP, "GRPCRoute")
-
-
-class RefusedError(Exception):
-    """A policy can't be used; the text names the field and what is expected."""
 
 
 def kind(target: policy.TargetRef) -> Kind:
