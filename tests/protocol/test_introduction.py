@@ -51,6 +51,19 @@ def named(client):
     return found
 
 
+def pass_time(client, *, checks=100):
+    """Lets the session check introductions until there are none, or so many times."""
+    while checks and client.session.check_introductions():
+        checks -= 1
+
+
+def set_up(client, *names):
+    """The client subscribes to clusters and their endpoints, as it does for those that a route names."""
+    client.send(CDS, names)
+    client.send(EDS, names)
+    client.receive()
+
+
 def is_final(cache, client):
     return client.held[RDS].resources[WEB] == find(cache, RDS, WEB).body
 
@@ -65,8 +78,9 @@ def test_a_new_cluster_is_named_before_it_gets_requests(cache, client):
     client.send(CDS, [WEB, "v2.shop:80"])
     client.send(EDS, [WEB, "v2.shop:80"])
     assert client.receive() == [(CDS, ["v2.shop:80", WEB]), (EDS, ["v2.shop:80"])]
-    assert not is_final(cache, client), "an acknowledgement alone is too early"
-    client.session.introduced()
+    assert client.session.check_introductions()
+    assert client.receive() == [], "an acknowledgement alone is too early"
+    pass_time(client, checks=3)
     assert client.receive() == [(RDS, [WEB])]
     assert weights(client) == {WEB: 90, "v2.shop:80": 10}
     assert is_final(cache, client)
@@ -75,7 +89,7 @@ def test_a_new_cluster_is_named_before_it_gets_requests(cache, client):
 def test_weights_of_known_clusters_change_in_one_step(cache, client):
     cache.publish(split(web=90, v2=10))
     client.receive()
-    client.session.introduced()
+    pass_time(client)
     client.receive()
     cache.publish(split(web=10, v2=90))
     response = client.next()
@@ -97,37 +111,96 @@ def test_changes_during_an_introduction_wait_for_its_end(cache, client):
     client.receive()
     cache.publish(split(v2=1, web=5))
     assert client.receive() == []
-    client.session.introduced()
+    pass_time(client)
     client.receive()
     assert is_final(cache, client)
 
 
-def test_a_change_to_yet_another_cluster_is_introduced_as_well(cache, client):
+def test_what_was_introduced_comes_before_yet_another_cluster(cache, client):
+    """Or a route that names a new one every few moments would never arrive."""
     cache.publish(split(v2=1))
     client.receive()
+    set_up(client, WEB, "v2.shop:80")
     cache.publish(split(v3=1))
     assert client.receive() == []
-    client.session.introduced()
-    client.receive()
-    assert weights(client) == {WEB: 1}
-    assert "v3.shop:80" in named(client)
-    client.session.introduced()
+    pass_time(client, checks=3)
+    assert client.receive() == [(RDS, [WEB])]
+    assert weights(client) == {"v2.shop:80": 1}
+    pass_time(client, checks=3)
+    assert client.receive() == [(RDS, [WEB])]
+    assert weights(client) == {"v2.shop:80": 1}
+    assert named(client) == {"v2.shop:80", "v3.shop:80"}
+    pass_time(client)
     client.receive()
     assert is_final(cache, client)
     assert named(client) == {"v3.shop:80"}
 
 
+@pytest.mark.parametrize("missing", [RDS, CDS, EDS])
+def test_a_client_that_is_slow_to_set_up_gets_the_time(cache, client, missing):
+    cache.publish(split(web=90, v2=10))
+    answers = {}
+    while (response := client.next()) is not None:
+        kind, _, answers[RDS] = client.take(response)
+    for kind in (CDS, EDS):
+        client.send(kind, [WEB, "v2.shop:80"])
+        _, _, answers[kind] = client.take(client.next())
+    for kind, answer in answers.items():
+        if kind is not missing:
+            client.session.request(answer)
+    pass_time(client, checks=10)
+    assert client.next() is None
+    client.session.request(answers[missing])
+    pass_time(client, checks=3)
+    assert client.receive() == [(RDS, [WEB])]
+    assert is_final(cache, client)
+
+
+def test_a_cluster_that_is_never_set_up_delays_its_route_and_no_more(cache, client):
+    cache.publish(split(web=90, gone=10))
+    client.receive()
+    pass_time(client, checks=30)
+    assert client.receive() == []
+    pass_time(client, checks=30)
+    assert client.receive() == [(RDS, [WEB])]
+    assert is_final(cache, client)
+
+
+def test_each_route_has_the_time_that_it_needs(cache, client):
+    """A route that was introduced a moment ago does not follow one that has waited long enough."""
+    api = PortName(ServiceName("shop", "api"), 80)
+    publish(cache, service("api", "10.0.0.4"))
+    client.send(RDS, [WEB, "api.shop:80"])
+    client.receive()
+    set_up(client, WEB, "v2.shop:80", "v3.shop:80")
+    cache.publish(split(v2=1))
+    client.receive()
+    pass_time(client, checks=2)
+    cache.publish(
+        {
+            Entry(ROUTES, api): Routes(
+                producer=(Rule(Match(), (Backend(PortName(ServiceName("shop", "v3"), 80), 1),)),)
+            )
+        }
+    )
+    assert client.receive() == [(RDS, ["api.shop:80"])]
+    pass_time(client, checks=1)
+    assert client.receive() == [(RDS, [WEB])]
+    pass_time(client, checks=2)
+    assert client.receive() == [(RDS, ["api.shop:80"])]
+
+
 def test_a_cluster_is_not_removed_while_its_route_is_being_changed(cache, client):
     cache.publish(split(v2=1))
     client.receive()
-    client.session.introduced()
+    pass_time(client)
     client.send(CDS, [WEB, "v2.shop:80"])
     client.receive()
     publish(cache, service("v3", "10.0.0.3"), gone=["v2"])
     cache.publish(split(v3=1))
     assert [kind for kind, _ in client.receive()] == [RDS]
     assert "v2.shop:80" in client.held[CDS].resources
-    client.session.introduced()
+    pass_time(client)
     assert client.receive() == [(RDS, [WEB]), (CDS, [WEB])]
 
 
@@ -138,7 +211,7 @@ def test_a_name_that_is_asked_for_again_is_sent_as_it_is(cache, client):
     client.send(RDS, [WEB])
     client.receive()
     assert is_final(cache, client)
-    client.session.introduced()
+    pass_time(client)
     assert client.receive() == []
 
 
@@ -147,7 +220,7 @@ def test_after_the_introduction_nothing_is_sent_if_the_route_went_back(cache, cl
     cache.publish(split(v2=1))
     client.receive()
     cache.publish({Entry(ROUTES, PORT): None})
-    client.session.introduced()
+    pass_time(client)
     client.receive()
     assert client.held[RDS].resources[WEB] == original
 
@@ -155,7 +228,7 @@ def test_after_the_introduction_nothing_is_sent_if_the_route_went_back(cache, cl
 def test_after_a_rejection_the_route_is_sent_as_it_is(cache, client):
     cache.publish(split(v2=1))
     client.receive(refuse=(RDS,))
-    client.session.introduced()
+    pass_time(client)
     client.receive(refuse=(RDS,))
     cache.publish(split(v3=1))
     response = client.next()
@@ -172,7 +245,7 @@ def test_removals_go_out_even_if_the_route_is_given_up_meanwhile(cache, client):
     publish(cache, gone=["v3"])
     assert client.receive() == []
     client.send(RDS, [])
-    client.session.introduced()
+    pass_time(client)
     assert client.woken
     assert client.receive() == [(CDS, [WEB])]
 

@@ -79,8 +79,7 @@ class Stream:
 
     def introduce(self):
         """Lets the moment pass that the client has to set up new clusters."""
-        self.introducing = False
-        self.client.session.introduced()
+        self.introducing = self.client.session.check_introductions()
 
     def read_response(self, *, refuse):
         response = self.responses.popleft()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from xds_server.ads import node as nodes
 from xds_server.ads import wire
+from xds_server.ads.introductions import Introduction
 from xds_server.ads.limits import Allowance
 from xds_server.ads.subscription import MAX_NAMES, Rejection, Sent, Subscription, Update
 from xds_server.cache.cache import Cache
@@ -63,8 +64,8 @@ class Response(NamedTuple):
         nonce: By which the client will refer to it.
         names: Of its resources.
         body: Its serialised form.
-        introduces: Whether it introduces clusters to routes: ``Session.introduced`` has to be called a moment after it
-            was written.
+        introduces: Whether it introduces clusters to routes: ``Session.check_introductions`` has to be called from
+            now on.
     """
 
     type: ResourceType
@@ -190,14 +191,28 @@ class Session:
                 subscription.pending.setdefault(name, False)
         self._flush()
 
-    def introduced(self) -> None:
-        """Records that the client has had time to set up the clusters that were introduced to it."""
+    def check_introductions(self) -> bool:
+        """Finds the routes whose clusters the client has set up; returns whether to check again.
+
+        To be called some tens of times a second while there are introductions, but not while a response is being
+        written: what the client has not read yet takes no time.
+        """
         routes = self._subscriptions.get(ResourceType.ROUTE)
+        if routes is None or self._closed:
+            return False
+        answered = {
+            type_: found.answered() if (found := self._subscriptions.get(type_)) else set()
+            for type_ in (ResourceType.ROUTE, ResourceType.CLUSTER, ResourceType.ENDPOINTS)
+        }
+        set_up = answered[ResourceType.CLUSTER] & answered[ResourceType.ENDPOINTS]
+        for name, introduction in routes.held.items():
+            is_ready = name in answered[ResourceType.ROUTE] and introduction.clusters <= set_up
+            introduction.check(is_ready=is_ready)
         clusters = self._subscriptions.get(ResourceType.CLUSTER)
-        released = routes is not None and routes.release()
         # Removals of clusters have waited, too.
-        if released or (clusters is not None and clusters.removing):
+        if routes.release() or (not routes.held and clusters is not None and clusters.removing):
             self._flush()
+        return bool(routes.held)
 
     def round(self) -> Iterator[Response]:
         """The responses that are due, each made when it is taken; at most two of each type.
@@ -303,14 +318,19 @@ class Session:
     def _first_step(self, routes: Subscription, wanted: Resource) -> Resource:
         """Returns the route, or its first step if it names clusters that are new to the client."""
         sent = routes.sent.get(wanted.name)
+        held = routes.held.pop(wanted.name, None)
         # What a client has after it rejected a route is not known: a first step could repeat what it rejected.
         is_known = sent is not None and not routes.is_rejected(wanted.name)
         step = introduce(sent, wanted) if sent is not None and is_known else None
-        if step is None:
-            routes.held.discard(wanted.name)
+        if sent is None or step is None:
             return wanted
-        routes.held.add(wanted.name)
-        return step
+        if held is not None and held.is_over and held.wanted.version != sent.version:
+            # A route that names yet another cluster every few moments would be introduced for ever. So what was
+            # introduced comes first, and the newest form is introduced after it.
+            routes.held[wanted.name] = Introduction(held.wanted, frozenset())
+            return held.wanted
+        routes.held[wanted.name] = Introduction(wanted, step.clusters)
+        return step.route
 
     def _full_state(self, subscription: Subscription) -> list[Resource]:
         """Every resource that the client subscribes to and that exists, or whose removal is not due yet."""
@@ -336,7 +356,7 @@ class Session:
             nonce,
             content.names,
             wire.response(content, nonce),
-            introduces=not subscription.held.isdisjoint(content.names),
+            introduces=not subscription.held.keys().isdisjoint(content.names),
         )
 
     def _find(self, type_: ResourceType, name: str) -> Resource | None:

@@ -37,14 +37,15 @@ class Pace:
         gather: How long changes are gathered after a response: no stream is sent changes more often than that.
         write_timeout: How long a client may leave a response unread before its stream is closed.
         first_request_timeout: How long a client may take for its first request.
-        introduce: How long a client has to set up clusters that are new to a route, before the route sends anything to
-            them. https://github.com/grpc/grpc-go loses calls otherwise ("unknown cluster selected for RPC").
+        introduce: How often to check whether a client has set up the clusters that are new to a route, before the route
+            sends anything to them. https://github.com/grpc/grpc-go loses calls otherwise ("unknown cluster selected
+            for RPC").
     """
 
     gather: float = 0.1
     write_timeout: float = 30.0
     first_request_timeout: float = 30.0
-    introduce: float = 0.05
+    introduce: float = 0.025
 
 
 class Rejected(NamedTuple):
@@ -125,6 +126,7 @@ class Stream:
         self._round: Iterator[Response] = iter(())
         self._quiet_until = 0.0
         self._is_waiting = False
+        self._is_introducing = False
 
     # ---- from the call ----
 
@@ -208,13 +210,13 @@ class Stream:
             self._is_waiting = False
             self._flush()
 
-    def _introduced(self) -> None:
+    def _check_introductions(self) -> None:
+        """Lets the session check introductions, again and again while there are any."""
         with self._cache.lock:
             if self.writing_since == float("inf"):
-                self.session.introduced()
-            elif not self.call.is_ending:
-                # The client has not read the introduction yet.
-                self._context.loop.call_later(self._context.pace.introduce, self._introduced)
+                self._is_introducing = self.session.check_introductions()
+            if self._is_introducing and not self.call.is_ending:
+                self._context.loop.call_later(self._context.pace.introduce, self._check_introductions)
 
     def _write(self) -> None:
         """Writes the next response, unless one is being written: then ``written`` comes here again."""
@@ -230,9 +232,12 @@ class Stream:
             return
         self.writing_since = time.monotonic()
         self._quiet_until = self.writing_since + self._context.pace.gather
-        if response.introduces:
+        if response.introduces and not self._is_introducing:
+            self._is_introducing = True
             loop = self._context.loop
-            loop.call_soon_threadsafe(loop.call_later, self._context.pace.introduce, self._introduced)
+            loop.call_soon_threadsafe(
+                loop.call_later, self._context.pace.introduce, self._check_introductions
+            )
         if not self.is_probe:
             _responses(response.type).inc()
         if self._debugging:

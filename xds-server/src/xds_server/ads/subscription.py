@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from xds_server.ads.introductions import Introduction
 from xds_server.errors import InvalidRequestError
 from xds_server.resources.names import parse_canonical
 from xds_server.resources.types import Resource, ResourceType
@@ -87,8 +88,8 @@ class Subscription:
             before.
         removing: Names of resources of a full-state type that are gone, and stay in responses until the removals are
             sent.
-        held: Names of routes that were sent in a form that introduces clusters; what they should be waits for
-            ``release``.
+        held: The routes that were sent in a form that introduces clusters, by name; what they should be waits until
+            that is over.
         send_full_state: Whether everything has to be sent, even if that is nothing.
     """
 
@@ -99,7 +100,7 @@ class Subscription:
         self.sent: dict[str, Resource] = {}
         self.pending: dict[str, bool] = {}
         self.removing: set[str] = set()
-        self.held: set[str] = set()
+        self.held: dict[str, Introduction] = {}
         self.send_full_state = False
         self._was_named = False
         self._nonce = ""
@@ -238,7 +239,8 @@ class Subscription:
         fresh: list[Resource] = []
         waiting: dict[str, bool] = {}
         for name, again in self.pending.items():
-            if name in self.held and not again:
+            held = self.held.get(name)
+            if held is not None and not (held.is_over or again):
                 waiting[name] = again
                 continue
             resource, sent = find(name), self.sent.get(name)
@@ -255,11 +257,11 @@ class Subscription:
         return fresh
 
     def release(self) -> bool:
-        """Makes the routes that were held pending; returns whether there are any."""
-        self.pending.update((name, False) for name in self.held if name not in self.pending)
-        released = bool(self.held)
-        self.held.clear()
-        return released
+        """Makes the held routes whose introduction is over pending; returns whether there are any."""
+        over = [name for name, held in self.held.items() if held.is_over]
+        for name in over:
+            self.pending.setdefault(name, False)
+        return bool(over)
 
     def take_removals(self) -> None:
         """Forgets the resources whose removal is about to be sent."""
@@ -284,6 +286,10 @@ class Subscription:
         for name in sorted(self.names | self.sent.keys()):
             yield name, self.sent.get(name), self._rejections.get(name), name in unread
 
+    def answered(self) -> set[str]:
+        """Names of the resources that were sent, in responses that the client has answered."""
+        return self.sent.keys() - self._unread()
+
     def _unread(self) -> set[str]:
         """Names in responses that the client may still have to read."""
         return {name for response in self._unanswered.values() for name in response.names}
@@ -291,5 +297,5 @@ class Subscription:
     def _forget(self, name: str) -> None:
         """Forgets what the client was sent of a name."""
         self.sent.pop(name, None)
-        self.held.discard(name)
+        self.held.pop(name, None)
         self._rejections.pop(name, None)

@@ -7,6 +7,7 @@ names the new clusters; it sets them up, and gets the route as it should be a mo
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
@@ -16,8 +17,20 @@ PATH = "/-/-"
 """The path of no method: the names of services and methods can't be that."""
 
 
+class FirstStep(NamedTuple):
+    """The first step of a route that changes.
+
+    Attributes:
+        route: What to send.
+        clusters: The clusters that it names and that get no requests yet.
+    """
+
+    route: Resource
+    clusters: frozenset[str]
+
+
 @lru_cache(maxsize=1024)
-def introduce(sent: Resource, wanted: Resource) -> Resource | None:
+def introduce(sent: Resource, wanted: Resource) -> FirstStep | None:
     """The first step from one form of a route to another; None if it names no new clusters.
 
     Args:
@@ -34,11 +47,11 @@ def introduce(sent: Resource, wanted: Resource) -> Resource | None:
     # few clusters would be introduced again and again, and never reach the client.
     if host.routes and host.routes[-1].match.path == PATH:
         del host.routes[-1]
-    new = sorted((known | wanted_clusters) - _clusters(host.routes))
+    new = frozenset((known | wanted_clusters) - _clusters(host.routes))
     rule = host.routes.add(match=route_components_pb2.RouteMatch(path=PATH))
-    for name in new:
+    for name in sorted(new):
         rule.route.weighted_clusters.clusters.add(name=name).weight.value = 1
-    return serialise(sent.name, step)
+    return FirstStep(serialise(sent.name, step), new)
 
 
 def _clusters(routes: Iterable[route_components_pb2.Route]) -> set[str]:
