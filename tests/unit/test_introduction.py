@@ -62,7 +62,9 @@ def test_known_clusters_need_no_introduction():
 
 def test_new_clusters_are_named_in_one_more_rule():
     sent = routes(["web"], ["web", "v2"])
-    step, clusters = introduce(sent, routes(["v4", "v3"], ["v2"]))
+    found = introduce(sent, routes(["v4", "v3"], ["v2"]))
+    assert found
+    step, clusters = found
     assert clusters == {"v3.shop:80", "v4.shop:80"}
     assert step.name == sent.name
     assert step.version != sent.version
@@ -73,14 +75,18 @@ def test_new_clusters_are_named_in_one_more_rule():
 def test_after_the_introduction_nothing_is_new():
     wanted = routes(["web", "v2"])
     step = introduce(routes(["web"]), wanted)
+    assert step
     assert introduce(step.route, wanted) is None
 
 
 def test_the_rule_of_an_earlier_introduction_is_replaced_and_its_clusters_stay():
     sent = routes(["web"])
-    step = introduce(introduce(sent, routes(["v2"])).route, routes(["v3"])).route
-    assert rules_of(step)[:-1] == rules_of(sent)
-    assert introduced(step) == ["v2.shop:80", "v3.shop:80"]
+    first = introduce(sent, routes(["v2"]))
+    assert first
+    second = introduce(first.route, routes(["v3"]))
+    assert second
+    assert rules_of(second.route)[:-1] == rules_of(sent)
+    assert introduced(second.route) == ["v2.shop:80", "v3.shop:80"]
 
 
 NAMES = st.lists(st.sampled_from(["web", "v2", "v3", "v4"]), min_size=1, unique=True)
