@@ -26,6 +26,9 @@ USES: dict[str, Object] = {
     "base/xds-server/crds": {"resources": ["k8s/base/xds-server/crds"]},
     "overlays/kind": {"resources": ["k8s/overlays/kind"]},
     "overlays/ha": {"resources": ["k8s/overlays/ha"]},
+    "install": {"resources": ["k8s/install"]},
+    "components/injector": {"components": ["k8s/components/injector"]},
+    "components/injector-v1beta1": {"components": ["k8s/components/injector-v1beta1"]},
     **{f"examples/{name}": {"resources": [f"k8s/examples/{name}"]} for name in EXAMPLES},
     "xds-server alone in the namespace mesh": {"namespace": "mesh", "resources": ["k8s/base/xds-server"]},
     "a client with the bootstrap": {

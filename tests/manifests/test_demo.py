@@ -43,8 +43,11 @@ def test_the_demo_has_three_services() -> None:
 def test_every_object_is_labelled(use: str) -> None:
     for found in rendering.rendered(use):
         labels = found["metadata"]["labels"]
-        is_definition = found["kind"] == "CustomResourceDefinition"
-        name = "xds-server" if is_definition else found["metadata"]["name"].removesuffix("-replicas")
+        name = found["metadata"]["name"].removesuffix("-replicas")
+        if use == "install" or found["kind"] == "CustomResourceDefinition":
+            name = "xds-server"
+        elif "injector" in use:
+            name = "xds-client-injector"
         assert labels["app.kubernetes.io/name"] == name
         assert labels["app.kubernetes.io/part-of"] == "proxyless-grpc-lb"
 
