@@ -15,7 +15,8 @@ def render(image: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "image", ["registry.example.com:5000/team/xds-server:1.2.3", "registry.example.com/xds-server@sha256:0123"]
+    "image",
+    ["registry.example.com:5000/team/xds-server:1.2.3", "registry.example.com/xds-server@sha256:0123"],
 )
 def test_the_image_is_the_one_given(image: str, tmp_path: Path) -> None:
     assert render(image, tmp_path).returncode == 0
