@@ -10,7 +10,7 @@ from tests.manifests import rendering
 
 
 def render(image: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [rendering.ROOT / "scripts/render-install", image, folder]
+    command = [str(rendering.ROOT / "scripts/render-install"), image, str(folder)]
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
