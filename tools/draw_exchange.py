@@ -47,6 +47,6 @@ def draw(events: Iterable[dict[str, Any]], node: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:  # noqa: PLR2004 - the program and one argument
+    if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    print("\n".join(draw(read(sys.stdin), sys.argv[1])))  # noqa: T201 - its output
+    print("\n".join(draw(read(sys.stdin), sys.argv[1])))
