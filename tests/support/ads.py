@@ -32,13 +32,20 @@ class Held:
 class AdsClient:
     """One stream to an xDS server; it accepts every response, unless `reason` is set: then it sends NACKs with it."""
 
-    def __init__(self, address: str, *, namespace: str = "default") -> None:
+    def __init__(
+        self, address: str, *, namespace: str = "default", credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
         self.reason = ""
         self.held: dict[type[Any], Held] = {}
         self._names: dict[type[Any], list[str]] = {}
         self._namespace = namespace
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channel = (
+            grpc.secure_channel(address, credentials, options)
+            if credentials
+            else grpc.insecure_channel(address, options)
+        )
         stub = AggregatedDiscoveryServiceStub(self._channel)
         self._call = stub.StreamAggregatedResources(iter(self._requests.get, None), wait_for_ready=True)
         self.error: grpc.RpcError | None = None
@@ -115,7 +122,8 @@ class AdsClient:
     def _send(self, kind: type[Any], **fields: Any) -> None:
         request = DiscoveryRequest(type_url=_type_url(kind), resource_names=self._names[kind], **fields)
         request.node.id = "raw"
-        request.node.metadata["NAMESPACE"] = self._namespace
+        if self._namespace:
+            request.node.metadata["NAMESPACE"] = self._namespace
         self._requests.put(request)
 
     def _read(self) -> None:

@@ -39,10 +39,38 @@ def test_an_address_that_is_none(name: str) -> None:
         read(Settings, {name: "foo"})
 
 
-@pytest.mark.parametrize("name", ["listen", "admin_listen"])
-def test_an_address_that_may_not_be_empty(name: str) -> None:
+def test_the_admin_address_may_not_be_empty() -> None:
     with pytest.raises(ConfigurationError, match="must be HOST:PORT"):
-        read(Settings, {name: ""})
+        read(Settings, {"admin_listen": ""})
+
+
+CERTIFICATE = {"tls_cert_file": "tls.crt", "tls_key_file": "tls.key"}
+
+
+def test_clients_may_be_made_to_use_tls() -> None:
+    settings = read(Settings, {"listen": "", **CERTIFICATE})
+    assert settings.listen == ""
+    assert settings.tls_listen == "[::]:18001"
+
+
+def test_clients_may_be_named() -> None:
+    flags = {**CERTIFICATE, "tls_client_ca_file": "ca.crt", "allowed_clients": "spiffe://a/*, spiffe://b/*"}
+    assert read(Settings, flags).allowed_clients == ("spiffe://a/*", "spiffe://b/*")
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ({"listen": ""}, "set TLS_CERT_FILE and TLS_KEY_FILE"),
+        ({"tls_cert_file": "tls.crt"}, "needed together"),
+        ({"tls_key_file": "tls.key"}, "needed together"),
+        ({"tls_client_ca_file": "ca.crt"}, "TLS_CLIENT_CA_FILE needs TLS_CERT_FILE"),
+        ({**CERTIFICATE, "allowed_clients": "*"}, "ALLOWED_CLIENTS needs TLS_CLIENT_CA_FILE"),
+    ],
+)
+def test_settings_for_tls_that_do_not_fit_together(flags: dict[str, str], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        read(Settings, flags)
 
 
 def test_an_empty_folder_is_none() -> None:

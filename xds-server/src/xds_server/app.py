@@ -19,15 +19,18 @@ from xds_server import metrics
 from xds_server.admin import pages
 from xds_server.admin.pages import Shown
 from xds_server.admin.probe import AdsProbe
+from xds_server.admission import Admission
 from xds_server.ads.limits import Limits
 from xds_server.ads.node import UNKNOWN
 from xds_server.ads.servicer import SERVICE, STREAM_METHOD, AdsServicer
 from xds_server.cache.cache import Cache
+from xds_server.certificates import Certificates
 from xds_server.csds.servicer import SERVICE as CSDS
 from xds_server.csds.servicer import StatusServicer
 from xds_server.feedback import Feedback
 from xds_server.files import FilesSource
 from xds_server.kubernetes.source import KubernetesSource
+from xds_server.mesh.problems import Problem
 from xds_server.mesh.store import Store
 from xds_server.model.tables import NODE_ZONES, SERVICES, Changes
 from xds_server.objects.kinds import KINDS, collections
@@ -79,7 +82,8 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
     store, source = discovery(settings, publish)
 
     probe_node = f"probe-{secrets.token_hex(16)}"
-    servicer = AdsServicer(cache, transport, limits=limits, probe_node=probe_node)
+    admission = Admission(settings.trust_domain, settings.allowed_clients)
+    servicer = AdsServicer(cache, transport, limits=limits, probe_node=probe_node, admission=admission)
     if isinstance(source, KubernetesSource):
         feedback = Feedback(
             source.statuses, source.events, cache, store.find, cluster_domain=settings.cluster_domain
@@ -91,20 +95,25 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
     )
     server.add_generic_rpc_handlers((servicer.handler(),))
     health_servicer = add_health(server, [SERVICE])
-    listening.bind(server, settings.listen)
+    certificates = bind(server, settings)
     probe = AdsProbe(
         listening.bind_loopback(server), STREAM_METHOD, node=probe_node, find_name=lambda: first_name(cache)
     )
     debug_server = make_debug_server(StatusServicer(servicer, cache))
     if settings.debug_listen:
         listening.bind(debug_server, settings.debug_listen)
-    shown = Shown(cache, servicer, probe, source.age, lambda: store.problems, lambda: store.statuses)
+
+    def problems() -> list[Problem]:
+        return [*store.problems, *(certificates.problems if certificates else ())]
+
+    shown = Shown(cache, servicer, probe, source.age, problems, lambda: store.statuses)
     admin = await serve_pages(shown, settings.admin_listen)
     server.start()
     debug_server.start()
     log.info(
         "listening",
-        listen=settings.listen,
+        listen=settings.listen or None,
+        tls_listen=settings.tls_listen if certificates else None,
         admin_listen=settings.admin_listen,
         debug_listen=settings.debug_listen,
         transport=transport.name,
@@ -157,6 +166,23 @@ async def serve_pages(shown: Shown, address: str) -> web.AppRunner:
     return admin
 
 
+def bind(server: grpc.Server, settings: Settings) -> Certificates | None:
+    """Makes the server listen for clients; returns its certificates, if it has any.
+
+    Raises:
+        AddressError: An address can't be listened on.
+        ConfigurationError: The certificates can't be used.
+    """
+    if settings.listen:
+        listening.bind(server, settings.listen)
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    certificates = Certificates(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    metrics.certificate_expiry.set_function(certificates.expiry)
+    listening.bind(server, settings.tls_listen, certificates.credentials())
+    return certificates
+
+
 def discovery(settings: Settings, publish: Callable[[Changes], None]) -> tuple[Store, Source]:
     """The store of objects, and the source that the settings ask for, which feeds it."""
     found = collections(KINDS, settings.namespaces)
@@ -201,6 +227,8 @@ def server_options(max_connection_age: float, max_streams: int) -> Sequence[tupl
         ("grpc.max_connection_age_ms", round(max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", round(AGE_GRACE * 1000)),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        # A connection that does not complete its TLS handshake is closed.
+        ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.max_concurrent_streams", MAX_STREAMS_OF_CONNECTION),
         # All clients may connect at once. By default C-core cancels calls at random as soon as a thousand wait.
         ("grpc.server.max_pending_requests", max_streams),

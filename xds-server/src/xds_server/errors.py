@@ -4,6 +4,7 @@ ServiceError (servicekit)         one clear line for the user; ends the program
 └── ConfigurationError            exit code 2
 XdsServerError                    something went wrong; the program continues
 ├── MalformedObjectError          an object, a document or a file can't be decoded
+├── CertificateError              the files of a certificate can't be used
 ├── RefusedError                  a policy has a value that its definition rejects
 ├── ApiError                      a request to the Kubernetes API failed
 │   ├── ExpiredError              ... because the requested version is too old: list again
@@ -11,6 +12,7 @@ XdsServerError                    something went wrong; the program continues
 │   └── CredentialsError          ... because the token can't be read or sent
 └── RequestError                  a client's request is refused, and its stream ends
     ├── InvalidRequestError       ... because it breaks the protocol or a limit of one request
+    ├── ForbiddenError            ... because of its certificate, or because it claims to be somebody else
     └── ExhaustedError            ... because too much is held for its address, or for all clients together
 """
 
@@ -21,6 +23,10 @@ class XdsServerError(Exception):
 
 class MalformedObjectError(XdsServerError):
     """An object, a YAML document or a file that can't be decoded; the text names what is wrong with it."""
+
+
+class CertificateError(XdsServerError):
+    """A certificate, its key, or the authorities of clients can't be used; the text names the file and the reason."""
 
 
 class RefusedError(XdsServerError):
@@ -59,6 +65,10 @@ class RequestError(XdsServerError):
 
 class InvalidRequestError(RequestError):
     """The client broke the protocol or a limit of one request."""
+
+
+class ForbiddenError(RequestError):
+    """The client's certificate does not allow what it does; the text says what would."""
 
 
 class ExhaustedError(RequestError):

@@ -37,6 +37,10 @@ status_writes = Counter(
 kubernetes_events = Counter(
     "kubernetes_events", "Events: written, failed, or dropped because there were too many.", ["result"]
 )
+certificate_expiry = Gauge(
+    "tls_certificate_expiry_seconds",
+    "When the certificate in use expires, in seconds since 1970; 0 without TLS.",
+)
 transport = Gauge("xds_transport", "1 for the transport that serves the streams.", ["transport"])
 problems = Gauge(
     "xds_problems",

@@ -21,7 +21,27 @@ _DOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 class Settings(ServiceSettings):
     """Serves xDS for the Kubernetes Services until SIGTERM or SIGINT."""
 
-    listen: ListenAddress = Field("[::]:18000", description="Where xDS clients connect.")
+    listen: AddressOrOff = Field(
+        "[::]:18000", description="Where xDS clients connect without encryption. Empty: off."
+    )
+    tls_listen: ListenAddress = Field(
+        "[::]:18001", description="Where xDS clients connect with TLS, if TLS_CERT_FILE is set."
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="The server's certificate with its chain, PEM. Read again when it changes."
+    )
+    tls_key_file: Path | None = Field(None, description="The key of TLS_CERT_FILE, PEM.")
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description="The authorities of clients, PEM. With it, clients that connect with TLS need a certificate, which "
+        "says who they are: spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT.",
+    )
+    trust_domain: str = Field("cluster.local", description="The trust domain of clients' SPIFFE ids.")
+    allowed_clients: tuple[str, ...] = Field(
+        (),
+        description="Patterns of SPIFFE ids, separated by commas, of the clients that may connect with a certificate, "
+        "like spiffe://cluster.local/ns/shop/sa/*; empty: all of TRUST_DOMAIN.",
+    )
     admin_listen: ListenAddress = Field(
         "[::]:18080", description="Where health, metrics and debug pages are served over HTTP."
     )
@@ -60,7 +80,7 @@ class Settings(ServiceSettings):
         description="The suffix of full service names.",
     )
 
-    @field_validator("namespaces", mode="before")
+    @field_validator("namespaces", "allowed_clients", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Splits a text at its commas; leaves out empty parts and duplicates."""
@@ -69,7 +89,7 @@ class Settings(ServiceSettings):
         parts = (part.strip() for part in value.split(","))
         return tuple(dict.fromkeys(part for part in parts if part))
 
-    @field_validator("discovery_dir", mode="before")
+    @field_validator("discovery_dir", "tls_cert_file", "tls_key_file", "tls_client_ca_file", mode="before")
     @classmethod
     def _none_if_empty(cls, value: object) -> object:
         """Reads an empty text as none: it would be the current folder."""
@@ -86,4 +106,20 @@ class Settings(ServiceSettings):
     def _check_directory(self) -> Self:
         if self.discovery == "files" and self.discovery_dir is None:
             raise ValueError("DISCOVERY=files needs DISCOVERY_DIR, a folder of YAML or JSON files")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE are needed together")
+        if self.tls_cert_file is None and self.tls_client_ca_file is not None:
+            raise ValueError("TLS_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE")
+        if self.allowed_clients and self.tls_client_ca_file is None:
+            raise ValueError(
+                "ALLOWED_CLIENTS needs TLS_CLIENT_CA_FILE: only a certificate says who a client is"
+            )
+        if not self.listen and self.tls_cert_file is None:
+            raise ValueError(
+                "without LISTEN, clients can only connect with TLS: set TLS_CERT_FILE and TLS_KEY_FILE"
+            )
         return self

@@ -16,8 +16,15 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (("grpc.so_reuseport", 0),)
 """For every server. Without it, Linux lets two programs share a port, and each gets half of the calls."""
 
 
-def bind(server: grpc.Server | grpc.aio.Server, address: str) -> int:
+def bind(
+    server: grpc.Server | grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None
+) -> int:
     """Makes `server` listen on `address` (HOST:PORT) and returns the port.
+
+    Args:
+        server: What listens.
+        address: Where.
+        credentials: With which; None: without encryption.
 
     Raises:
         AddressError: Listening there is impossible; the message says why.
@@ -26,6 +33,8 @@ def bind(server: grpc.Server | grpc.aio.Server, address: str) -> int:
     if reason := _why_not_bindable(host, port):
         raise AddressError(f"cannot listen on {address}: {reason}")
     try:
+        if credentials is not None:
+            return server.add_secure_port(address, credentials)
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise AddressError(f"cannot listen on {address}: {host} is no address of this machine") from error

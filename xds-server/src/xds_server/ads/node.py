@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from xds_server.errors import InvalidRequestError
+from xds_server.errors import ForbiddenError, InvalidRequestError
 from xds_server.model.client import Client
+from xds_server.model.identity import Identity
 
 MAX_NODE_BYTES = 65_536
 """Of the node as it is sent. gRPC clients send some 300 bytes; Envoy lists all of its extensions."""
@@ -35,11 +36,16 @@ class Node(NamedTuple):
 UNKNOWN = Node("", "", Client(DEFAULT_NAMESPACE), b"")
 
 
-def read(node: Any) -> Node:
+def read(node: Any, identity: Identity | None = None) -> Node:
     """Reads an ``envoy.config.core.v3.Node``.
+
+    Args:
+        node: As the client sent it.
+        identity: Who the client is, if its certificate says so: then its namespace is the one there.
 
     Raises:
         InvalidRequestError: It, or a part of it that resources may depend on, is too large.
+        ForbiddenError: It claims another namespace than the certificate.
     """
     _check_size(node, MAX_NODE_BYTES)
     if node.extensions:
@@ -49,8 +55,14 @@ def read(node: Any) -> Node:
         node = kept
     _check_size(node, MAX_KEPT_BYTES)
     metadata = node.metadata.fields
+    claimed = _text(metadata, "NAMESPACE")
+    if identity is not None and claimed not in ("", identity.namespace):
+        raise ForbiddenError(
+            f"the node claims the namespace {claimed[:MAX_TRAIT_LENGTH]}, but the certificate is that of {identity}: "
+            "set node.metadata.NAMESPACE in the bootstrap to the namespace of the pod"
+        )
     client = Client(
-        namespace=_text(metadata, "NAMESPACE") or DEFAULT_NAMESPACE,
+        namespace=identity.namespace if identity else claimed or DEFAULT_NAMESPACE,
         zone=node.locality.zone,
         node=_text(metadata, "NODE_NAME"),
     )

@@ -9,11 +9,12 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2
 
 from xds_server import metrics
+from xds_server.admission import Admission
 from xds_server.ads.limits import Limits, Usage
-from xds_server.ads.stream import Context, Pace, Rejected, Stream
+from xds_server.ads.stream import Context, Pace, Rejected, Stream, status_of
 from xds_server.cache.cache import Cache
 from xds_server.client_log import ClientLog, address
-from xds_server.errors import ExhaustedError
+from xds_server.errors import ExhaustedError, RequestError
 from xds_server.rpc.call import Call, Transport
 
 SERVICE = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"].full_name
@@ -29,9 +30,10 @@ class AdsServicer:
         limits: How much clients may hold.
         pace: When responses are written.
         probe_node: The node id of this server's own probe.
+        admission: Who may connect; None: everybody.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one thing
         self,
         cache: Cache,
         transport: Transport,
@@ -39,9 +41,11 @@ class AdsServicer:
         limits: Limits | None = None,
         pace: Pace | None = None,
         probe_node: str | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self._cache = cache
         self._transport = transport
+        self._admission = admission
         self._usage = Usage(limits or Limits())
         loop = asyncio.get_running_loop()
         self._context = Context(cache, pace or Pace(), loop, probe_node, self._report)
@@ -102,10 +106,13 @@ class AdsServicer:
                 call.end(grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
                 return
             try:
-                allowance = self._usage.open(address(call.peer))
-            except ExhaustedError as error:
-                log.warning("stream refused", reason=str(error), hint="run more replicas of xds-server")
-                call.end(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+                identity = self._admission.identify(call.spiffe_ids) if self._admission else None
+                allowance = self._usage.open(str(identity or address(call.peer)))
+            except RequestError as error:
+                exhausted = isinstance(error, ExhaustedError)
+                hint = "run more replicas of xds-server" if exhausted else "see docs/security.md"
+                log.warning("stream refused", reason=str(error), hint=hint)
+                call.end(status_of(error), str(error))
                 return
             number = next(self._numbers)
             stream = Stream(
@@ -115,6 +122,7 @@ class AdsServicer:
                 allowance,
                 log,
                 self._forget,
+                identity,
             )
             self._streams[number] = stream
             metrics.streams.set(len(self._streams))

@@ -16,6 +16,7 @@ from xds_server.ads.subscription import MAX_NAMES, Rejection, Sent, Subscription
 from xds_server.cache.cache import Cache
 from xds_server.errors import InvalidRequestError
 from xds_server.model.client import Client
+from xds_server.model.identity import Identity
 from xds_server.resources.introduction import introduce
 from xds_server.resources.types import Key, Resource, ResourceType
 
@@ -112,17 +113,25 @@ class Session:
         cache: Where resources come from.
         allowance: Bounds what the stream may hold.
         flush: Called after changes, when there may be a response; must not block.
+        identity: Who the client is, if its certificate says so.
 
     Attributes:
         node: The client as it described itself in the first request.
     """
 
-    def __init__(self, cache: Cache, allowance: Allowance, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        allowance: Allowance,
+        flush: Callable[[], None],
+        identity: Identity | None = None,
+    ) -> None:
         self.node = nodes.UNKNOWN
         self._client = nodes.UNKNOWN.client
         self._cache = cache
         self._allowance = allowance
         self._flush = flush
+        self._identity = identity
         self._identified = False
         self._closed = False
         self._responses = 0
@@ -138,6 +147,7 @@ class Session:
 
         Raises:
             InvalidRequestError: It has no type, or is over a limit.
+            ForbiddenError: The client claims to be somebody else than its certificate says.
             ExhaustedError: It asks for more than the client may hold.
         """
         self._check(request)
@@ -267,7 +277,7 @@ class Session:
     def _check(self, request: Any) -> None:
         """Checks a request by itself, and reads the node from the first one, which alone has to carry it."""
         if not self._identified:
-            self.node = nodes.read(request.node)
+            self.node = nodes.read(request.node, self._identity)
             self._client = self._cache.locate(self.node.client)
             self._identified = True
         if not request.type_url:

@@ -21,8 +21,9 @@ from xds_server.ads.limits import Allowance
 from xds_server.ads.session import Outcome, RequestKind, Response, Session
 from xds_server.cache.cache import Cache
 from xds_server.client_log import ClientLog
-from xds_server.errors import ExhaustedError, InvalidRequestError, RequestError
+from xds_server.errors import ExhaustedError, ForbiddenError, InvalidRequestError, RequestError
 from xds_server.model.client import Client
+from xds_server.model.identity import Identity
 from xds_server.resources.types import ResourceType
 from xds_server.rpc.call import Call
 
@@ -95,6 +96,7 @@ class Stream:
         allowance: Bounds what the stream may hold.
         log: For lines that the client causes.
         closed: Called with the number at the end.
+        identity: Who the client is, if its certificate says so.
 
     Attributes:
         writing_since: When the response that is being written was passed to grpc; infinite if none is.
@@ -109,10 +111,11 @@ class Stream:
         allowance: Allowance,
         log: ClientLog,
         closed: Callable[[int], None],
+        identity: Identity | None = None,
     ) -> None:
         self.number = number
         self.call = call
-        self.session = Session(context.cache, allowance, self._flush)
+        self.session = Session(context.cache, allowance, self._flush, identity)
         self.writing_since = float("inf")
         self.is_probe = False
         self._opened = time.monotonic()
@@ -267,12 +270,7 @@ class Stream:
         if not self.is_probe:
             node, reason = self.session.node.id, str(error)
             self._log.warning("request refused; the stream is closed", node=node, reason=reason)
-        code = (
-            grpc.StatusCode.RESOURCE_EXHAUSTED
-            if isinstance(error, ExhaustedError)
-            else grpc.StatusCode.INVALID_ARGUMENT
-        )
-        self.call.end(code, str(error))
+        self.call.end(status_of(error), str(error))
 
     def _note(self, outcome: Outcome, request: Any) -> None:
         """Counts a request, and logs it if people should know about it."""
@@ -323,6 +321,14 @@ class Stream:
             names, message = outcome.rejection.names, outcome.rejection.message
             found = Rejected(client, node.user_agent, outcome.type, names, message)
             self._context.loop.call_soon_threadsafe(self._context.rejected, found)
+
+
+def status_of(error: RequestError) -> grpc.StatusCode:
+    """The status with which a stream ends because of an error."""
+    if isinstance(error, ExhaustedError):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+    forbidden = isinstance(error, ForbiddenError)
+    return grpc.StatusCode.PERMISSION_DENIED if forbidden else grpc.StatusCode.INVALID_ARGUMENT
 
 
 @functools.cache

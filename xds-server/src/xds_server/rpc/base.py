@@ -2,7 +2,8 @@
 
 import abc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import grpc
 import structlog
@@ -10,6 +11,14 @@ import structlog
 from xds_server.rpc.call import Arguments, Handler
 
 log = structlog.get_logger()
+
+
+def _spiffe_ids(properties: Mapping[str, Any]) -> Sequence[str] | None:
+    """Reads grpc's description of a connection, in which each property is a list of bytes."""
+    if "x509_pem_cert" not in properties:
+        return None
+    found = (uri.decode(errors="replace") for uri in properties.get("peer_uri", ()))
+    return [uri for uri in found if uri.startswith("spiffe:")]
 
 
 class BaseCall(abc.ABC):
@@ -20,10 +29,12 @@ class BaseCall(abc.ABC):
 
     Attributes:
         peer: The client's address.
+        spiffe_ids: The SPIFFE ids in the client's certificate, which was verified; None if it has no certificate.
     """
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self.peer = context.peer()
+        self.spiffe_ids = _spiffe_ids(context.auth_context())
         self._context = context
         self._handler: Handler | None = None
         self._end = threading.Lock()

@@ -1,6 +1,6 @@
 """The interface of one bidirectional call whose messages are bytes, and of whoever handles it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVarTuple
 
 import grpc
@@ -33,6 +33,10 @@ class Call(Protocol):
     @property
     def peer(self) -> str:
         """The client's address, as grpc spells it, such as ``ipv4:10.0.0.1:4711``."""
+
+    @property
+    def spiffe_ids(self) -> Sequence[str] | None:
+        """The SPIFFE ids in the client's certificate, which was verified; None if it has no certificate."""
 
     @property
     def is_ending(self) -> bool:
