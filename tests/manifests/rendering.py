@@ -27,6 +27,11 @@ USES: dict[str, Object] = {
     "overlays/kind": {"resources": ["k8s/overlays/kind"]},
     "overlays/ha": {"resources": ["k8s/overlays/ha"]},
     "install": {"resources": ["k8s/install"]},
+    "install with components/tls": {"resources": ["k8s/install"], "components": ["k8s/components/tls"]},
+    "overlays/kind with components/tls": {
+        "resources": ["k8s/overlays/kind"],
+        "components": ["k8s/components/tls"],
+    },
     "components/injector": {"components": ["k8s/components/injector"]},
     "components/injector-v1beta1": {"components": ["k8s/components/injector-v1beta1"]},
     **{f"examples/{name}": {"resources": [f"k8s/examples/{name}"]} for name in EXAMPLES},

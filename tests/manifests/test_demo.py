@@ -44,7 +44,7 @@ def test_every_object_is_labelled(use: str) -> None:
     for found in rendering.rendered(use):
         labels = found["metadata"]["labels"]
         name = found["metadata"]["name"].removesuffix("-replicas")
-        if use == "install" or found["kind"] == "CustomResourceDefinition":
+        if use.startswith("install") or found["kind"] == "CustomResourceDefinition":
             name = "xds-server"
         elif "injector" in use:
             name = "xds-client-injector"
