@@ -49,9 +49,20 @@ def refusal(expression: str) -> str | None:
     return _refusal_of_re2(expression)
 
 
+@functools.lru_cache(maxsize=4096)
+def instructions(expression: str) -> int:
+    """Returns the size of an expression's program.
+
+    Raises:
+        re2.error: RE2 refuses the expression.
+    """
+    size: int = re2.compile(expression, _options).programsize
+    return size
+
+
 def _refusal_of_re2(expression: str) -> str | None:
     try:
-        size = re2.compile(expression, _options).programsize
+        size = instructions(expression)
     except re2.error as error:
         return f"RE2 refuses the expression: {_text(error)}"
     if size > MAX_PROGRAM:

@@ -4,8 +4,7 @@ All durations are in seconds.
 """
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from xds_server.model.service import PortName
@@ -155,17 +154,16 @@ class Rule(NamedTuple):
     policy: CallPolicy = NO_CALL_POLICY
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """The rules that replace the implicit route of one port. The first one that matches counts.
+class RouteScope(NamedTuple):
+    """Where a set of rules replaces the implicit route: on one port, for the clients of one namespace.
 
     Attributes:
-        producer: For all clients without rules of their own; None if they keep the implicit route.
-        consumers: By namespace, the rules for the clients in it.
+        port: The port.
+        namespace: The namespace of the clients; empty for all clients whose namespace has no rules of its own.
     """
 
-    producer: tuple[Rule, ...] | None = None
-    consumers: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    port: PortName
+    namespace: str = ""
 
 
 class FailurePercentage(NamedTuple):
