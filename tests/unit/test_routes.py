@@ -591,6 +591,7 @@ def test_a_route_beyond_the_limits_is_not_accepted(spec, text):
     assert mesh.entries == {}
     assert mesh.conditions()["Accepted"] == "False UnsupportedValue"
     assert text in mesh.message("Accepted")
+    assert set(mesh.conditions()) == {"Accepted"}, "nothing is said about backends that were not looked for"
     assert len(mesh.stated().entries) <= 32
 
 
@@ -747,6 +748,32 @@ def test_rules_of_one_name_are_served_and_share_its_policy():
     assert mesh.reasons() == [
         "rules[1] (n): the name is taken; a policy for it is used for all rules of that name"
     ]
+
+
+def test_where_policies_have_no_effect():
+    bad = rule(filters=[{"type": "RequestMirror"}])
+    mesh = Mesh(
+        route(rule(name="good"), {**bad, "name": "bad"}, {**bad, "name": "good"}),
+        route(bad, name="refused"),
+        route(rule(), name="gateway", parents=[{"name": "web", "kind": "Gateway"}]),
+        route(rule(), name="half", parents=[{"name": "gone"}, {"name": "web"}]),
+    )
+    dropped_filter = 'filters[0]: gRPC clients have no filters such as "RequestMirror"'
+    assert {
+        (name, named): mesh.idle(("shop", name), named)
+        for name, named in (
+            *(("canary", named) for named in ("", "good", "bad")),
+            *((name, "") for name in ("refused", "gateway", "half", "unknown")),
+        )
+    } == {
+        ("canary", ""): "",
+        ("canary", "good"): "",
+        ("canary", "bad"): f"rule bad of GRPCRoute canary is dropped: {dropped_filter}",
+        ("refused", ""): "GRPCRoute refused is not accepted (IncompatibleFilters)",
+        ("gateway", ""): "no parent of GRPCRoute gateway is a Service",
+        ("half", ""): "",
+        ("unknown", ""): "GRPCRoute unknown is not served",
+    }
 
 
 # --- Changes -------------------------------------------------------------------------------------------------------

@@ -81,6 +81,7 @@ class RouteReading(NamedTuple):
         generation: Of the spec.
         parents: Those that are Services.
         rules: One for each match, in the order of the spec.
+        names: Of the rules that are served; a rule may have none.
         cost: Of all rules.
         refusal: None if its parents decide.
         dropped: The rules that are not among ``rules``.
@@ -92,6 +93,7 @@ class RouteReading(NamedTuple):
     generation: int = 0
     parents: tuple[Parent, ...] = ()
     rules: tuple[RankedRule, ...] = ()
+    names: frozenset[str] = frozenset()
     cost: Cost = Cost()
     refusal: Refusal | None = None
     dropped: tuple[DroppedRule, ...] = ()
@@ -111,6 +113,7 @@ class _Rules(NamedTuple):
     """What was read of a route's rules."""
 
     ranked: tuple[RankedRule, ...]
+    names: frozenset[str]
     dropped: tuple[DroppedRule, ...]
     unresolved: tuple[tuple[str, backends.Unresolved], ...]
     remarks: tuple[str, ...]
@@ -146,6 +149,7 @@ def read_route(key: Key, route: GRPCRoute, services: Services, policy_of: Policy
     rules = _read_rules(key, route, services, policy_of)
     return reading._replace(
         rules=rules.ranked,
+        names=rules.names,
         cost=cost(ranked.rule for ranked in rules.ranked),
         refusal=None if rules.ranked else _without_rules(rules),
         dropped=rules.dropped,
@@ -189,6 +193,7 @@ def _read_rules(key: Key, route: GRPCRoute, services: Services, policy_of: Polic
     unresolved: list[tuple[str, backends.Unresolved]] = []
     remarks: list[str] = []
     names: set[str] = set()
+    served: set[str] = set()
     for index, rule in enumerate(route.spec.rules or ()):
         field = f"rules[{index}]"
         label = f"{field} ({rule.name})" if rule.name else field
@@ -212,9 +217,10 @@ def _read_rules(key: Key, route: GRPCRoute, services: Services, policy_of: Polic
         shares = backends.share(references, targets, nothing)
         if not any(backend.weight != 0 for backend in references):
             remarks.append(nothing)
+        served.add(rule.name or "")
         policy = policy_of(key, rule.name or "")
         ranked += (RankedRule(specificity, Rule(match, shares, policy)) for match, specificity in matches)
-    return _Rules(tuple(ranked), tuple(dropped), tuple(unresolved), tuple(remarks))
+    return _Rules(tuple(ranked), frozenset(served), tuple(dropped), tuple(unresolved), tuple(remarks))
 
 
 def _read_matches(rule: RouteRule) -> list[tuple[Match, Specificity]]:

@@ -56,6 +56,22 @@ def state(key: Key, reading: RouteReading, excesses: Excesses) -> RouteState:
     return RouteState(Status(reading.generation, entries), problems)
 
 
+def idle(key: Key, reading: RouteReading | None, status: Status | None, rule: str) -> str:
+    """Returns why a policy for a route, or for its rule of that name (empty: all rules), has no effect; empty if it has."""
+    label = f"GRPCRoute {key[1]}"
+    if reading is None or status is None:
+        return f"{label} is not served"
+    if not status.entries:
+        return f"no parent of {label} is a Service"
+    accepted = [entry.conditions[0] for entry in status.entries]
+    if not any(condition.status for condition in accepted):
+        return f"{label} is not accepted ({accepted[0].reason})"
+    if rule and rule not in reading.names:
+        text = "; ".join(drop.text for drop in reading.dropped if drop.name == rule)
+        return f"rule {rule} of {label} is dropped: {text}"
+    return ""
+
+
 def _conditions(key: Key, reading: RouteReading, parent: Parent, excesses: Excesses) -> Iterator[Condition]:
     accepted = _accepted(key, reading, parent, excesses)
     yield accepted

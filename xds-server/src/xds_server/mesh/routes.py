@@ -6,7 +6,7 @@ the store that owns it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import structlog
@@ -107,6 +107,15 @@ class RouteAssembler:
     def status(self, key: Key) -> Status | None:
         """Our part of a route's status, as of the last flush; None if the route is gone."""
         return self._states.get(key, UNKNOWN).status
+
+    def idle(self, key: Key, rule: str) -> str:
+        """Why a policy for a route, or for its rule of that name (empty: all rules), has no effect; empty if it has."""
+        return route_status.idle(key, self._readings.get(key), self.status(key), rule)
+
+    @property
+    def restated(self) -> Collection[Key]:
+        """What ``take_restated`` will return."""
+        return self._restated
 
     def take_restated(self) -> set[Key]:
         """Returns the routes that flushes made again since the last call; their statuses may differ."""
