@@ -26,6 +26,7 @@ from xds_server.model.service import Port, PortName, Service, ServiceName
 from xds_server.model.tables import CONSUMED, ROUTES
 from xds_server.model.traffic import CallPolicy, PathType, Unavailable
 from xds_server.objects.meta import key
+from xds_server.resources.names import parse_unavailable
 from xds_server.resources.types import ResourceType
 
 SCALE = float(os.environ.get("SCALE", "0.01"))
@@ -293,9 +294,9 @@ def check_rules(rules):
         assert all(backend.weight > 0 for backend in rule.backends)
         for backend in rule.backends:
             if isinstance(backend.target, Unavailable):
-                assert len(backend.target.reason) <= 400
-                assert backend.target.reason.isascii()
-                assert backend.target.reason.isprintable()
+                assert len(str(backend.target)) <= 400
+                assert str(backend.target).isascii()
+                assert parse_unavailable(str(backend.target)) == backend.target
             else:
                 assert backend.target == PortName(ServiceName("shop", backend.target.service.name), 80)
 

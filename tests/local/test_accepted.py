@@ -57,7 +57,7 @@ BALANCING = (
     traffic.WeightedRoundRobin(),
     traffic.WeightedRoundRobin(1, 1, 1),
 )
-MISSING = traffic.Unavailable("BackendNotFound: Service shop/gone")
+MISSING = traffic.Unavailable(traffic.UnavailableReason.BACKEND_NOT_FOUND, "Service shop/gone")
 OTHER = PortName(ServiceName("shop", "other"), 80)
 
 

@@ -38,11 +38,11 @@ from xds_server.model.traffic import (
     RouteScope,
     Rule,
     SuccessRate,
-    Unavailable,
     WeightedRoundRobin,
 )
 from xds_server.resources.builders import builder
 from xds_server.resources.lookup import Lookup
+from xds_server.resources.names import parse_unavailable
 from xds_server.resources.types import Key, ResourceType
 
 WEB = ServiceName("shop", "web")
@@ -342,12 +342,21 @@ def test_an_unavailable_backend_has_a_cluster_without_endpoints(name):
     [drop] = assignment.policy.drop_overloads
     assert (drop.category, drop.drop_percentage.numerator) == (name, 100)
     assert not lookup.entries
-    [found] = route(routes=rules(Rule(Match(), (Backend(Unavailable(name)),))))
+    target = parse_unavailable(name)
+    assert target
+    [found] = route(routes=rules(Rule(Match(), (Backend(target),))))
     assert found["route"] == {"cluster": name}
 
 
 @pytest.mark.parametrize(
-    "name", ["Other: x", "BackendNotFound:x", "BackendNotFound: \n", "BackendNotFound: " + "x" * 600]
+    "name",
+    [
+        "Other: x",
+        "BackendNotFound:x",
+        "BackendNotFound: \n",
+        "BackendNotFound: ",
+        "BackendNotFound: " + "x" * 384,
+    ],
 )
 def test_other_names_have_no_cluster(name):
     assert builder(Key(ResourceType.CLUSTER, name), cluster_domain="cluster.local") is None

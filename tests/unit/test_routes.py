@@ -25,8 +25,10 @@ from xds_server.model.traffic import (
     RouteScope,
     Rule,
     Unavailable,
+    UnavailableReason,
 )
 from xds_server.objects.meta import key
+from xds_server.resources.names import parse_unavailable
 
 WEB, V2, API = ServiceName("shop", "web"), ServiceName("shop", "web-v2"), ServiceName("shop", "api")
 PORT = PortName(WEB, 80)
@@ -102,6 +104,12 @@ class Mesh(RouteAssembler):
 
     def reasons(self):
         return [problem.reason for problem in self.problems()]
+
+
+def unavailable(text):
+    """The backend with that text."""
+    reason, _, detail = text.partition(": ")
+    return Unavailable(UnavailableReason(reason), detail)
 
 
 GOOD = {"Accepted": "True Accepted", "ResolvedRefs": "True ResolvedRefs"}
@@ -456,7 +464,7 @@ def test_one_target_twice_has_the_sum_of_its_weights():
     gone = {"name": "gone", "port": 1}
     web = {"name": "web", "port": 80}
     found, _ = backends({**web, "weight": 3}, gone, web, {**gone, "weight": 4})
-    assert found == (Backend(PORT, 4), Backend(Unavailable("BackendNotFound: Service shop/gone"), 5))
+    assert found == (Backend(PORT, 4), Backend(unavailable("BackendNotFound: Service shop/gone"), 5))
 
 
 @pytest.mark.parametrize(
@@ -473,7 +481,7 @@ def test_one_target_twice_has_the_sum_of_its_weights():
 )
 def test_a_backend_that_does_not_exist_fails_its_share(reference, reason):
     found, resolved = backends({"name": "web", "port": 80, "weight": 3}, reference)
-    assert found == (Backend(PORT, 3), Backend(Unavailable(reason), 1))
+    assert found == (Backend(PORT, 3), Backend(unavailable(reason), 1))
     assert resolved == f"False {reason.partition(':')[0]}"
     mesh = Mesh(route(rule(to=[reference])))
     assert mesh.message("ResolvedRefs") == f"rules[0].backendRefs[0]: {reason}"
@@ -500,14 +508,15 @@ def test_a_backend_that_appears_later():
 def test_a_rule_without_weight_fails_all_its_requests(references):
     found, resolved = backends(*references)
     reason = "NoBackend: rules[0] of GRPCRoute shop/canary has no backend with a weight"
-    assert found == (Backend(Unavailable(reason)),)
+    assert found == (Backend(unavailable(reason)),)
     assert resolved == "True ResolvedRefs"
     assert Mesh(route(rule(to=references))).reasons() == [reason]
 
 
 def test_a_reason_is_a_name_of_bounded_length():
     found, _ = backends({"name": "x" * 9000, "port": 80})
-    assert len(found[0].target.reason) <= 400
+    assert len(str(found[0].target)) == 400
+    assert parse_unavailable(str(found[0].target)) == found[0].target
 
 
 # --- Dropped rules and routes --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from xds_server.mesh import backends
 from xds_server.mesh.budget import Cost, cost
 from xds_server.mesh.matches import Specificity, UnsupportedError, read
 from xds_server.model.service import PortName, Service, ServiceName
-from xds_server.model.traffic import EVERY_PATH, CallPolicy, Match, Rule
+from xds_server.model.traffic import EVERY_PATH, CallPolicy, Match, Rule, Unavailable, UnavailableReason
 from xds_server.objects.gateway import GROUP, GRPCRoute, ParentReference, RouteRule
 from xds_server.objects.meta import Key
 
@@ -97,7 +97,7 @@ class RouteReading(NamedTuple):
     cost: Cost = Cost()
     refusal: Refusal | None = None
     dropped: tuple[DroppedRule, ...] = ()
-    unresolved: tuple[tuple[str, backends.Unresolved], ...] | None = ()
+    unresolved: tuple[tuple[str, Unavailable], ...] | None = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -115,7 +115,7 @@ class _Rules(NamedTuple):
     ranked: tuple[RankedRule, ...]
     names: frozenset[str]
     dropped: tuple[DroppedRule, ...]
-    unresolved: tuple[tuple[str, backends.Unresolved], ...]
+    unresolved: tuple[tuple[str, Unavailable], ...]
     remarks: tuple[str, ...]
 
 
@@ -190,7 +190,7 @@ def _read_rules(key: Key, route: GRPCRoute, services: Services, policy_of: Polic
     """Reads all rules."""
     ranked: list[RankedRule] = []
     dropped: list[DroppedRule] = []
-    unresolved: list[tuple[str, backends.Unresolved]] = []
+    unresolved: list[tuple[str, Unavailable]] = []
     remarks: list[str] = []
     names: set[str] = set()
     served: set[str] = set()
@@ -206,17 +206,19 @@ def _read_rules(key: Key, route: GRPCRoute, services: Services, policy_of: Polic
         unresolved += (
             (f"{field}.backendRefs[{place}]", target)
             for place, target in enumerate(targets)
-            if isinstance(target, backends.Unresolved)
+            if isinstance(target, Unavailable)
         )
         try:
             matches = _read_matches(rule)
         except UnsupportedError as error:
             dropped.append(DroppedRule(label, rule.name or "", str(error), error.reason))
             continue
-        nothing = f"NoBackend: {field} of GRPCRoute {'/'.join(key)} has no backend with a weight"
+        nothing = backends.unavailable(
+            UnavailableReason.NO_BACKEND, f"{field} of GRPCRoute {'/'.join(key)} has no backend with a weight"
+        )
         shares = backends.share(references, targets, nothing)
         if not any(backend.weight != 0 for backend in references):
-            remarks.append(nothing)
+            remarks.append(str(nothing))
         served.add(rule.name or "")
         policy = policy_of(key, rule.name or "")
         ranked += (RankedRule(specificity, Rule(match, shares, policy)) for match, specificity in matches)

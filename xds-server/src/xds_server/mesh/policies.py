@@ -16,7 +16,7 @@ import structlog
 
 from xds_server.errors import RefusedError
 from xds_server.mesh import policy_spec
-from xds_server.mesh.policy_spec import ROUTE, SERVICE, Kind
+from xds_server.mesh.policy_spec import ROUTE, SERVICE, TargetKind
 from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Condition, Status, StatusEntry
 from xds_server.model import service
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 class _Owner(NamedTuple):
     """An object that policies target."""
 
-    kind: Kind
+    kind: TargetKind
     key: Key
 
 

@@ -6,12 +6,12 @@ https://gateway-api.sigs.k8s.io/reference/spec/#routeparentstatus
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from xds_server.mesh.backends import Unresolved
 from xds_server.mesh.grpc_route import Parent, RouteReading, dropped_text, parent_service
 from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Condition, Status, StatusEntry
 from xds_server.mesh.texts import clipped
 from xds_server.model.service import PortName
+from xds_server.model.traffic import Unavailable
 from xds_server.objects.gateway import ParentReference
 from xds_server.objects.kinds import GRPC_ROUTE
 from xds_server.objects.meta import Key
@@ -51,7 +51,7 @@ def state(key: Key, reading: RouteReading, excesses: Excesses) -> RouteState:
     if len(excesses) < len(reading.ports):
         texts += [f"no rule is served on {port}: {excess}" for port, excess in sorted(excesses.items())]
     texts += [f"dropped rule {drop.rule}: {drop.text}" for drop in reading.dropped]
-    texts += [f"{field}: {target.target}" for field, target in reading.unresolved or ()]
+    texts += [f"{field}: {target}" for field, target in reading.unresolved or ()]
     problems = tuple(Problem(GRPC_ROUTE.name, key, clipped(text, MAX_MESSAGE)) for text in texts)
     return RouteState(Status(reading.generation, entries), problems)
 
@@ -101,11 +101,11 @@ def _accepted(key: Key, reading: RouteReading, parent: Parent, excesses: Excesse
     return _condition("Accepted", "Accepted", "The rules replace the implicit route.")
 
 
-def _resolved(unresolved: tuple[tuple[str, Unresolved], ...]) -> Condition:
+def _resolved(unresolved: tuple[tuple[str, Unavailable], ...]) -> Condition:
     if not unresolved:
         return _condition("ResolvedRefs", "ResolvedRefs", "All backends exist.")
-    text = "; ".join(f"{field}: {target.target}" for field, target in unresolved)
-    return _condition("ResolvedRefs", unresolved[0][1].reason, text, status=False)
+    text = "; ".join(f"{field}: {target}" for field, target in unresolved)
+    return _condition("ResolvedRefs", unresolved[0][1].reason.value, text, status=False)
 
 
 def _parent_problems(key: Key, reading: RouteReading, entries: tuple[StatusEntry, ...]) -> Iterator[str]:

@@ -9,6 +9,13 @@ from typing import NamedTuple
 
 from xds_server.model.service import PortName
 
+STATUS_CODES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE"),
+    *("UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
+"""The names of the status codes, by number: https://grpc.io/docs/guides/status-codes/"""
+
 
 class PathType(enum.Enum):
     """How the path of a request, ``/SERVICE/METHOD``, is compared."""
@@ -45,17 +52,33 @@ class Match(NamedTuple):
     headers: tuple[Header, ...] = ()
 
 
+class UnavailableReason(enum.Enum):
+    """Why a backend can't be reached. The words are those of the Gateway API, where it has one."""
+
+    BACKEND_NOT_FOUND = "BackendNotFound"
+    INVALID_KIND = "InvalidKind"
+    NO_BACKEND = "NoBackend"
+
+
 class Unavailable(NamedTuple):
     """A backend that can't be reached: every request to it fails at once with UNAVAILABLE.
 
+    Its text, such as ``BackendNotFound: Service shop/gone``, is the name of a cluster, which clients show. It has at most
+    ``MAX_UNAVAILABLE`` characters.
+
     Attributes:
-        reason: What is wrong, such as ``BackendNotFound: Service shop/gone``. Clients show it.
+        reason: What is wrong.
+        detail: With what.
     """
 
-    reason: str
+    reason: UnavailableReason
+    detail: str
 
     def __str__(self) -> str:
-        return self.reason
+        return f"{self.reason.value}: {self.detail}"
+
+
+MAX_UNAVAILABLE = 400
 
 
 class Backend(NamedTuple):
