@@ -621,7 +621,7 @@ def test_messages_are_bounded():
 
 def sized(name, instructions, *, created="", namespace="shop", service="web", **fields):
     """A route whose expressions take that many instructions of the budget of its port, in steps of 400."""
-    step = [header("h", "x" * (400 - 20 - 4), REGEX)]
+    step = [header("h", "x" * (400 - 50 - 4), REGEX)]
     found = rule(
         *step * (instructions // 400), {}, name=name, to=[{"name": "web", "namespace": "shop", "port": 80}]
     )

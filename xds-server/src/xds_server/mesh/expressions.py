@@ -16,7 +16,7 @@ MAX_LENGTH = 5000
 """Characters of one expression. The definition of GRPCRoute allows 4096 in the value of a header."""
 MAX_PROGRAM = 1000
 """Instructions of a compiled expression: one a literal character, eight a dot. Node's client (re2-wasm) has 16 MiB for
-all expressions that a process ever compiles, of which 1000 instructions take up to 70 KiB, and aborts when they are
+all expressions that a process ever compiles, of which 1000 instructions take up to 100 KiB, and aborts when they are
 used up."""
 
 _options = re2.Options()
