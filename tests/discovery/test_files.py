@@ -15,9 +15,10 @@ from structlog.testing import capture_logs
 from servicekit.errors import ConfigurationError
 from tests.discovery.found import Found
 from tests.support.api_stub import endpoint_slice, service
+from tests.support.policies import policy
 from xds_server import metrics
 from xds_server.files import FilesSource
-from xds_server.objects.kinds import KINDS
+from xds_server.objects.kinds import GRPC_BACKEND_POLICY, KINDS
 
 ONE = {"web.shop": ["10.0.0.1:8080"]}
 TWO = {"web.shop": ["10.0.0.1:8080", "10.0.0.2:8080"]}
@@ -464,3 +465,20 @@ async def test_notifications_that_break_off_are_logged_once(folder, monkeypatch)
             write(folder / "web.yaml", service(), endpoint_slice("10.0.0.1", "10.0.0.2"))
             await found.until_known(TWO)
     assert [e["reason"] for e in logs if e["log_level"] == "warning"] == ["error in underlying watcher"]
+
+
+async def test_fields_that_a_kind_does_not_have_are_ignored_and_named(folder):
+    mistaken = policy(timeout="10s", retries={"codes": ["UNAVAILABLE"]})
+    with capture_logs() as logs:
+        write(folder / "policy.yaml", mistaken)
+        async with discover(folder) as found:
+            await found.until_known(ONE)
+            key = (mistaken["metadata"]["namespace"], mistaken["metadata"]["name"])
+            known = found.store.find(GRPC_BACKEND_POLICY, key)
+            assert known.spec.timeout == "10s"
+            write(folder / "more.yml", endpoint_slice("10.0.0.2", name="web-2"))
+            await found.until_known(TWO)
+    [line] = [line for line in logs if "fields" in line]
+    assert line["file"] == "policy.yaml"
+    assert line["object"] == "shop/web"
+    assert line["fields"] == "spec.retries (did you mean retry?)"

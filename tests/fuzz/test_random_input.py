@@ -23,9 +23,10 @@ from tests.support.xds_server import XdsServer
 from xds_server.errors import MalformedObjectError
 from xds_server.mesh.routes import RouteAssembler
 from xds_server.model.service import Port, PortName, Service, ServiceName
-from xds_server.model.tables import ROUTES
+from xds_server.model.tables import CONSUMED, ROUTES
 from xds_server.model.traffic import CallPolicy, PathType, Unavailable
 from xds_server.objects.meta import key
+from xds_server.resources.names import parse_unavailable
 from xds_server.resources.types import ResourceType
 
 SCALE = float(os.environ.get("SCALE", "0.01"))
@@ -293,9 +294,9 @@ def check_rules(rules):
         assert all(backend.weight > 0 for backend in rule.backends)
         for backend in rule.backends:
             if isinstance(backend.target, Unavailable):
-                assert len(backend.target.reason) <= 400
-                assert backend.target.reason.isascii()
-                assert backend.target.reason.isprintable()
+                assert len(str(backend.target)) <= 400
+                assert str(backend.target).isascii()
+                assert parse_unavailable(str(backend.target)) == backend.target
             else:
                 assert backend.target == PortName(ServiceName("shop", backend.target.service.name), 80)
 
@@ -315,12 +316,14 @@ def test_routes(chance):
                 continue
             routes.put(key(item), chance.choice([item, item, item, None]))
             for entry, changed in routes.flush().items():
+                if entry.table is CONSUMED:
+                    assert entry.key.service in services
+                    continue
                 assert entry.table is ROUTES
-                assert entry.key.service in services
+                assert entry.key.port.service in services
                 if changed is not None:
-                    check_rules(changed.producer or ())
-                    for rules in changed.consumers.values():
-                        check_rules(rules)
+                    assert changed
+                    check_rules(changed)
                     served += 1
             for place in routes.take_restated():
                 status = routes.status(place)

@@ -114,7 +114,8 @@ class Mesh:
         self.services = {WEB: service(chance), GOOD: Service(GOOD, (Port("grpc", 80, is_grpc=True),))}
         self.routes = {SPLIT: route(chance)}
         self.objects: dict[meta.Key, GRPCBackendPolicy] = {}
-        self.policies = PolicyAssembler(self.services, self.routes)
+        self.idle = ""
+        self.policies = PolicyAssembler(self.services, self.routes, lambda *_: self.idle)
         self.table: dict[PortName, Policy] = {}
 
     def change(self):
@@ -145,6 +146,7 @@ class Mesh:
         self.routes.pop(SPLIT, None)
         if self.chance.random() < 0.7:
             self.routes[SPLIT] = route(self.chance)
+        self.idle = self.chance.choice(["", "", "the route is not accepted"])
         self.policies.touch_route(SPLIT)
         return "route"
 
@@ -162,14 +164,16 @@ class Mesh:
                 del self.table[entry.key]
             else:
                 self.table[entry.key] = value
+        self.policies.judge()
 
     def check(self):
         """Asserts that everything is as an assembler has it that sees all objects for the first time."""
         self.flush()
-        fresh = PolicyAssembler(self.services, self.routes)
+        fresh = PolicyAssembler(self.services, self.routes, lambda *_: self.idle)
         for key, item in self.objects.items():
             fresh.put(key, item)
         assert self.table == {entry.key: value for entry, value in fresh.flush().items()}
+        fresh.judge()
         for key in self.objects:
             assert self.policies.status(key) == fresh.status(key)
         for rule in SECTIONS:

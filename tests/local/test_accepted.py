@@ -57,7 +57,7 @@ BALANCING = (
     traffic.WeightedRoundRobin(),
     traffic.WeightedRoundRobin(1, 1, 1),
 )
-MISSING = traffic.Unavailable("BackendNotFound: Service shop/gone")
+MISSING = traffic.Unavailable(traffic.UnavailableReason.BACKEND_NOT_FOUND, "Service shop/gone")
 OTHER = PortName(ServiceName("shop", "other"), 80)
 
 
@@ -162,7 +162,7 @@ async def test_every_combination(
         changes[Entry(POLICIES, port)] = policy
         # The others have the implicit route.
         if number % 2:
-            changes[Entry(ROUTES, port)] = traffic.Routes(tuple(rules(port)))
+            changes[Entry(ROUTES, traffic.RouteScope(port))] = tuple(rules(port))
     cache.publish(changes)
     found = await answers(xds_server, [f"xds:///{port}" for port in ports])
     assert [(reject.names, reject.message) for reject in rejected] == []

@@ -1,4 +1,4 @@
-"""Routes whose clusters change, and clients whose zone changes: what a warm client is sent, in which order."""
+"""RouteScope whose clusters change, and clients whose zone changes: what a warm client is sent, in which order."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.protocol.client import CDS, EDS, LDS, MESSAGES, RDS, Client, find, ma
 from xds_server.model.client import Client as Identity
 from xds_server.model.service import Endpoint, PortName, ServiceName, SocketAddress
 from xds_server.model.tables import ENDPOINTS, NODE_ZONES, ROUTES, Entry
-from xds_server.model.traffic import Backend, Match, Routes, Rule
+from xds_server.model.traffic import Backend, Match, RouteScope, Rule
 from xds_server.resources.types import Key
 
 WEB = "web.shop:80"
@@ -16,7 +16,7 @@ PORT = PortName(ServiceName("shop", "web"), 80)
 def split(**weights):
     """A route of web:80 that splits its requests between ports 80 of these services."""
     backends = tuple(Backend(PortName(ServiceName("shop", n), 80), w) for n, w in weights.items())
-    return {Entry(ROUTES, PORT): Routes(producer=(Rule(Match(), backends),))}
+    return {Entry(ROUTES, RouteScope(PORT)): (Rule(Match(), backends),)}
 
 
 @pytest.fixture
@@ -178,8 +178,8 @@ def test_each_route_has_the_time_that_it_needs(cache, client):
     pass_time(client, checks=2)
     cache.publish(
         {
-            Entry(ROUTES, api): Routes(
-                producer=(Rule(Match(), (Backend(PortName(ServiceName("shop", "v3"), 80), 1),)),)
+            Entry(ROUTES, RouteScope(api)): (
+                Rule(Match(), (Backend(PortName(ServiceName("shop", "v3"), 80), 1),)),
             )
         }
     )
@@ -219,7 +219,7 @@ def test_after_the_introduction_nothing_is_sent_if_the_route_went_back(cache, cl
     original = find(cache, RDS, WEB).body
     cache.publish(split(v2=1))
     client.receive()
-    cache.publish({Entry(ROUTES, PORT): None})
+    cache.publish({Entry(ROUTES, RouteScope(PORT)): None})
     pass_time(client)
     client.receive()
     assert client.held[RDS].resources[WEB] == original

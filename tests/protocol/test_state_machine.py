@@ -16,7 +16,7 @@ from tests.protocol.client import CDS, LDS, MESSAGES, RDS, Client, find, make_ca
 from xds_server.ads.session import Response
 from xds_server.model.service import PortName, ServiceName
 from xds_server.model.tables import ROUTES, Entry
-from xds_server.model.traffic import Backend, Match, Routes, Rule
+from xds_server.model.traffic import Backend, Match, RouteScope, Rule
 from xds_server.resources.types import ResourceType
 
 SERVICES = ["a", "b", "c"]
@@ -166,8 +166,8 @@ class Streams(RuleBasedStateMachine):
         """Splits the requests to a service between services; an empty split takes the route away."""
         port = PortName(ServiceName("shop", name), 80)
         backends = tuple(Backend(PortName(ServiceName("shop", n), 80), w) for n, w in sorted(split.items()))
-        routes = Routes(producer=(Rule(Match(), backends),)) if split else None
-        self.publish_changes(more={Entry(ROUTES, port): routes})
+        rules = (Rule(Match(), backends),) if split else None
+        self.publish_changes(more={Entry(ROUTES, RouteScope(port)): rules})
 
     @rule(who=who)
     def time_for_new_clusters_passes(self, who):

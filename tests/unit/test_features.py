@@ -16,9 +16,10 @@ from envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v
 )
 from google.protobuf import json_format
 
+from xds_server.mesh.budget import cost
 from xds_server.model.client import Client
 from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
-from xds_server.model.tables import ENDPOINTS, POLICIES, ROUTES, SERVICES, TABLES
+from xds_server.model.tables import CONSUMED, ENDPOINTS, POLICIES, ROUTES, SERVICES, TABLES
 from xds_server.model.traffic import (
     Abort,
     Backend,
@@ -34,14 +35,14 @@ from xds_server.model.traffic import (
     Policy,
     Retry,
     RingHash,
-    Routes,
+    RouteScope,
     Rule,
     SuccessRate,
-    Unavailable,
     WeightedRoundRobin,
 )
 from xds_server.resources.builders import builder
 from xds_server.resources.lookup import Lookup
+from xds_server.resources.names import parse_unavailable
 from xds_server.resources.types import Key, ResourceType
 
 WEB = ServiceName("shop", "web")
@@ -62,8 +63,10 @@ def look(*, routes=None, policy=None, endpoints=(), client=SHOP):
     tables: dict[Any, dict[Any, Any]] = {table: {} for table in TABLES}
     tables[SERVICES][WEB] = Service(WEB, (Port("", 80, is_grpc=True),))
     tables[ENDPOINTS][PORT] = tuple(sorted(endpoints))
-    if routes is not None:
-        tables[ROUTES][PORT] = routes
+    for namespace, found in (routes or {}).items():
+        tables[ROUTES][RouteScope(PORT, namespace)] = found
+        if namespace:
+            tables[CONSUMED][PORT] = True
     if policy is not None:
         tables[POLICIES][PORT] = policy
     return Lookup(tables, client)
@@ -84,7 +87,7 @@ def route(**given):
 
 
 def rules(*found):
-    return Routes(producer=found)
+    return {"": found}
 
 
 def cluster(policy=None):
@@ -134,9 +137,7 @@ def test_headers():
 
 
 def test_consumer_rules_replace_those_for_all_in_their_namespace():
-    routes = Routes(
-        producer=(Rule(Match(), (Backend(PORT),)),), consumers={"other": (Rule(Match(), (Backend(V2),)),)}
-    )
+    routes = {"": (Rule(Match(), (Backend(PORT),)),), "other": (Rule(Match(), (Backend(V2),)),)}
     seen = {
         namespace: route(routes=routes, client=Client(namespace))[0]["route"]["cluster"]
         for namespace in ("shop", "other", "third")
@@ -145,7 +146,7 @@ def test_consumer_rules_replace_those_for_all_in_their_namespace():
 
 
 def test_without_a_producer_others_keep_the_implicit_route():
-    routes = Routes(consumers={"other": (Rule(Match(), (Backend(V2),)),)})
+    routes = {"other": (Rule(Match(), (Backend(V2),)),)}
     assert route(routes=routes)[0]["route"] == {"cluster": "web.shop:80"}
 
 
@@ -154,9 +155,38 @@ def test_the_namespace_of_the_client_counts_only_if_there_are_consumers():
     build(ResourceType.ROUTE, lookup)
     build(ResourceType.LISTENER, lookup)
     assert lookup.traits == set()
-    lookup = look(routes=Routes(consumers={"other": (Rule(Match(), (Backend(V2),)),)}))
+    lookup = look(routes={"other": (Rule(Match(), (Backend(V2),)),)})
     build(ResourceType.ROUTE, lookup)
     assert lookup.traits == {"namespace"}
+
+
+def test_a_client_with_rules_of_its_own_does_not_depend_on_those_for_all():
+    mine = (Rule(Match(), (Backend(V2),)),)
+    lookup = look(routes={"other": mine, "third": mine}, client=Client("other"))
+    build(ResourceType.ROUTE, lookup)
+    read = {entry.key for entry in lookup.entries if entry.table is ROUTES}
+    assert read == {RouteScope(PORT, "other")}
+
+
+def test_the_bytes_of_routes_are_never_more_than_their_cost():
+    longest = PortName(ServiceName("n" * 63, "s" * 63), 65_535)
+    call = CallPolicy(
+        86_399.999,
+        Retry(
+            ("CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE"), 4, 8640.001
+        ),
+        Fault(Abort("UNAUTHENTICATED", 100), Delay(86_399.999, 100)),
+    )
+    policy = Policy(call=call, load_balancing=RingHash("h" * 256))
+    for parts in range(17):
+        match = Match(
+            Path(PathType.REGEX, "/a" * (1 + 100 * parts)),
+            tuple(Header(f"h{n}", "v" * 200, is_regex=True) for n in range(parts)),
+        )
+        backends = tuple(Backend(longest, 1_000_000) for _ in range(parts or 1))
+        found = rules(Rule(match, backends, call))
+        [host] = build(ResourceType.ROUTE, look(routes=found, policy=policy)).virtual_hosts
+        assert host.routes[0].ByteSize() + 3 <= cost(found[""]).bytes
 
 
 # ---- call policies (A31, A44, A33) ----
@@ -202,7 +232,7 @@ def test_faults_are_in_the_route_and_their_filter_in_the_listener():
 
 def test_a_fault_that_only_others_see_does_not_change_the_listener():
     fault = CallPolicy(fault=Fault(Abort("INTERNAL", 1)))
-    routes = Routes(consumers={"other": (Rule(Match(), (Backend(PORT),), fault),)})
+    routes = {"other": (Rule(Match(), (Backend(PORT),), fault),)}
     assert filters(routes=routes) == ["router"]
     assert filters(routes=routes, client=Client("other")) == ["fault", "router"]
 
@@ -312,12 +342,21 @@ def test_an_unavailable_backend_has_a_cluster_without_endpoints(name):
     [drop] = assignment.policy.drop_overloads
     assert (drop.category, drop.drop_percentage.numerator) == (name, 100)
     assert not lookup.entries
-    [found] = route(routes=rules(Rule(Match(), (Backend(Unavailable(name)),))))
+    target = parse_unavailable(name)
+    assert target
+    [found] = route(routes=rules(Rule(Match(), (Backend(target),))))
     assert found["route"] == {"cluster": name}
 
 
 @pytest.mark.parametrize(
-    "name", ["Other: x", "BackendNotFound:x", "BackendNotFound: \n", "BackendNotFound: " + "x" * 600]
+    "name",
+    [
+        "Other: x",
+        "BackendNotFound:x",
+        "BackendNotFound: \n",
+        "BackendNotFound: ",
+        "BackendNotFound: " + "x" * 384,
+    ],
 )
 def test_other_names_have_no_cluster(name):
     assert builder(Key(ResourceType.CLUSTER, name), cluster_domain="cluster.local") is None

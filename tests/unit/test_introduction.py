@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from xds_server.model.client import Client
 from xds_server.model.service import Port, PortName, Service, ServiceName
 from xds_server.model.tables import ROUTES, SERVICES, TABLES
-from xds_server.model.traffic import Backend, Match, Path, PathType, Routes, Rule
+from xds_server.model.traffic import Backend, Match, Path, PathType, RouteScope, Rule
 from xds_server.resources import route
 from xds_server.resources.introduction import PATH, introduce
 from xds_server.resources.lookup import Lookup
@@ -25,14 +25,12 @@ def routes(*rules):
     """A RouteConfiguration with a rule for each of the given groups of clusters; the last takes every request."""
     tables: dict[Any, dict[Any, Any]] = {table: {} for table in TABLES}
     tables[SERVICES][WEB.service] = Service(WEB.service, (Port("", 80, is_grpc=True),))
-    tables[ROUTES][WEB] = Routes(
-        tuple(
-            Rule(
-                Match(Path(PathType.EXACT, f"/shop.Shop/Method{n}")) if n < len(rules) else Match(),
-                tuple(Backend(port(name), 10) for name in names),
-            )
-            for n, names in enumerate(rules, 1)
+    tables[ROUTES][RouteScope(WEB)] = tuple(
+        Rule(
+            Match(Path(PathType.EXACT, f"/shop.Shop/Method{n}")) if n < len(rules) else Match(),
+            tuple(Backend(port(name), 10) for name in names),
         )
+        for n, names in enumerate(rules, 1)
     )
     found = route.build(WEB, Lookup(tables, Client("shop")))
     assert found

@@ -11,6 +11,7 @@ from tests.support.policies import ACCEPTED, EVERYTHING, REFUSED, ROUTE, SERVICE
 from xds_server.errors import MalformedObjectError
 from xds_server.mesh.policies import PolicyAssembler
 from xds_server.mesh.problems import Problem
+from xds_server.mesh.statuses import Condition
 from xds_server.model import traffic
 from xds_server.model.service import Port, PortName, Service, ServiceName
 from xds_server.model.tables import POLICIES, Entry
@@ -45,7 +46,10 @@ class Mesh:
     def __init__(self):
         self.services = {WEB: service(grpc=80, admin=81)}
         self.routes = {SPLIT: route("canary")}
-        self.policies = PolicyAssembler(self.services, self.routes)
+        self.idle: dict[tuple[meta.Key, str], str] = {}
+        self.policies = PolicyAssembler(
+            self.services, self.routes, lambda route, rule: self.idle.get((route, rule), "")
+        )
 
     def put(self, *documents):
         for document in documents:
@@ -60,6 +64,7 @@ class Mesh:
     def flush(self):
         """What changed, by port: the policy, or None."""
         changes = self.policies.flush()
+        self.policies.judge()
         assert all(entry.table is POLICIES for entry in changes)
         return {entry.key: value for entry, value in changes.items()}
 
@@ -322,6 +327,29 @@ def test_a_route_that_comes_and_goes(mesh):
     assert mesh.reasons() == []
 
 
+def test_a_policy_of_a_route_that_is_not_served_has_no_effect(mesh):
+    mesh.put(policy("route", ROUTE, timeout="10s"), policy("rule", RULE), policy("service"))
+    mesh.policies.take_restated()
+    mesh.idle = {(SPLIT, ""): "it is not accepted", (SPLIT, "canary"): "its rule is dropped"}
+    mesh.policies.touch_route(SPLIT)
+    mesh.flush()
+    assert mesh.policies.take_restated() == {("shop", "route"), ("shop", "rule")}
+    for name, why in (("route", "it is not accepted"), ("rule", "its rule is dropped")):
+        [entry] = mesh.policies.status(("shop", name)).entries
+        message = f"The policy has no effect at present: {why}"
+        assert entry.conditions == (
+            Condition("Accepted", status=True, reason="Accepted", message=message),
+            Condition("Programmed", status=False, reason="TargetNotServed", message=message),
+        )
+        assert (("shop", name), message) in mesh.reasons()
+    assert mesh.conditions("service") == ACCEPTED_ONCE
+    mesh.idle.clear()
+    mesh.policies.touch_route(SPLIT)
+    mesh.flush()
+    assert mesh.conditions("route") == mesh.conditions("rule") == ACCEPTED_ONCE
+    assert mesh.reasons() == []
+
+
 # ---- conflicts ----
 
 
@@ -449,17 +477,19 @@ def lines_run(action):
 def test_a_change_costs_the_same_whatever_the_number_of_policies():
     def cost(number):
         names = [ServiceName("shop", f"s{index}") for index in range(number)]
-        policies = PolicyAssembler({name: service(name, grpc=80) for name in names}, {})
+        policies = PolicyAssembler({name: service(name, grpc=80) for name in names}, {}, lambda *_: "")
         for name in names:
             found = convert(policy(name.name, {**SERVICE, "name": name.name}, timeout="10s"))
             policies.put(meta.key(found), found)
         assert len(policies.flush()) == number
+        policies.judge()
         policies.take_restated()
         found = convert(policy("s0", {**SERVICE, "name": "s0"}, timeout="20s"))
 
         def change():
             policies.put(meta.key(found), found)
             [entry] = policies.flush()
+            policies.judge()
             assert entry == Entry(POLICIES, PortName(names[0], 80))
             assert policies.take_restated() == {meta.key(found)}
 

@@ -6,11 +6,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.convert import convert
+from tests.support.policies import ROUTE, policy
+from tests.support.routes import route, rule
 from xds_server.mesh import services
 from xds_server.mesh.store import Store
 from xds_server.model.service import PortName, ServiceName
 from xds_server.model.tables import ENDPOINTS, SERVICES, Changes, Entry
-from xds_server.objects.kinds import ENDPOINT_SLICE, SERVICE, Collection
+from xds_server.objects.kinds import ENDPOINT_SLICE, GRPC_BACKEND_POLICY, GRPC_ROUTE, SERVICE, Collection
 
 ALL_SERVICES, ALL_SLICES = Collection(SERVICE), Collection(ENDPOINT_SLICE)
 WEB, API = ServiceName("shop", "web"), ServiceName("shop", "api")
@@ -211,3 +213,60 @@ def test_a_change_logs_ten_new_problems_of_a_service_and_how_many_more_there_are
     with capture_logs() as logs:
         store.put(ALL_SLICES, endpoint_slice("10.0.0.2", *bad, "new"))
     assert ["new" in e["reason"] for e in logs] == [True]
+
+
+def test_the_status_of_a_policy_follows_what_becomes_of_its_route():
+    class Told:
+        """The last status of each object."""
+
+        def __init__(self):
+            self.said = {}
+
+        def problem(self, owner, problem):
+            pass
+
+        def status(self, kind, key, item, status):
+            self.said[kind.name, key[1]] = status
+
+    routes, policies = Collection(GRPC_ROUTE), Collection(GRPC_BACKEND_POLICY)
+    store = Store([ALL_SERVICES, routes, policies], lambda _: None)
+    told = Told()
+    store.report_to(told)
+
+    def said():
+        """The conditions of the policy, and of the route."""
+        return tuple(
+            [f"{each.type}={each.status}" for each in told.said[kind, name].entries[0].conditions]
+            for kind, name in (("GRPCBackendPolicy", "slow"), ("GRPCRoute", "split"))
+        )
+
+    def split(*rules):
+        return route(*rules, name="split")
+
+    target = {**ROUTE, "sectionName": "named"}
+    mirrored = rule(name="named", filters=[{"type": "RequestMirror"}])
+    store.replace(
+        {
+            ALL_SERVICES: [service()],
+            routes: [split(rule(name="named"))],
+            policies: [convert(policy("slow", target, timeout="60s"))],
+        }
+    )
+    assert said()[0] == ["Accepted=True"]
+    store.put(routes, split(mirrored))
+    assert said() == (
+        ["Accepted=True", "Programmed=False"],
+        ["Accepted=False", "ResolvedRefs=True"],
+    )
+    store.put(routes, split(mirrored, rule()))
+    assert said()[0] == ["Accepted=True", "Programmed=False"]
+    assert "rule named of GRPCRoute split is dropped: filters[0]" in str(
+        told.said["GRPCBackendPolicy", "slow"]
+    )
+    store.put(routes, split(rule(name="named")))
+    assert said()[0] == ["Accepted=True"]
+    store.remove(ALL_SERVICES, ("shop", "web"))
+    assert said()[0] == ["Accepted=True", "Programmed=False"]
+    store.remove(routes, ("shop", "split"))
+    assert told.said["GRPCBackendPolicy", "slow"].entries[0].conditions[0].reason == "TargetNotFound"
+    assert told.said["GRPCRoute", "split"] is None

@@ -18,6 +18,7 @@ from xds_server.errors import MalformedObjectError
 from xds_server.files import parsing
 from xds_server.objects import documents, meta
 from xds_server.objects.documents import Identity
+from xds_server.objects.fields import unknown_fields
 
 log = structlog.get_logger()
 
@@ -107,6 +108,7 @@ def _items(
         identity = documents.identity(document, kinds)
         try:
             items.append((identity, documents.convert(document, kinds)))
+            _warn_of_unknown_fields(path, identity, document)
         except MalformedObjectError as error:
             metrics.malformed.labels("object").inc()
             before = kept.get(identity)
@@ -119,6 +121,19 @@ def _items(
             if before is not None:
                 items.append((identity, before))
     return tuple(items)
+
+
+def _warn_of_unknown_fields(path: Path, identity: Identity, document: dict[str, Any]) -> None:
+    found = unknown_fields(identity.kind, document)
+    if found:
+        log.warning(
+            "object has fields that its kind does not have; they are ignored",
+            file=path.name,
+            kind=identity.kind.name,
+            object="/".join(identity.key),
+            fields=", ".join(map(str, found)),
+            hint="correct their names or delete them; the API server would reject them",
+        )
 
 
 def _parse(path: Path, status: os.stat_result, kinds: documents.Kinds) -> list[dict[str, Any]]:

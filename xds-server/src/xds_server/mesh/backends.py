@@ -4,36 +4,16 @@ https://gateway-api.sigs.k8s.io/reference/spec/#grpcbackendref
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from xds_server.mesh.matches import UnsupportedError
 from xds_server.mesh.texts import clipped, quoted
 from xds_server.model.service import PortName, Service, ServiceName
-from xds_server.model.traffic import Backend, Unavailable
+from xds_server.model.traffic import MAX_UNAVAILABLE, Backend, Unavailable, UnavailableReason
 from xds_server.objects import gateway
 
 MAX_BACKENDS = 16
 MAX_WEIGHT = 1_000_000
 MAX_PORT = 65_535
-MAX_REASON = 400
-"""Characters of a reason: it is the name of a cluster."""
-
-
-class Unresolved(NamedTuple):
-    """Why a reference leads nowhere.
-
-    Attributes:
-        reason: For the condition ResolvedRefs.
-        detail: What it refers to.
-    """
-
-    reason: str
-    detail: str
-
-    @property
-    def target(self) -> Unavailable:
-        """Where requests go instead."""
-        return Unavailable(clipped(f"{self.reason}: {self.detail}", MAX_REASON))
 
 
 def service_of(reference: gateway.BackendRef, namespace: str) -> ServiceName | None:
@@ -43,9 +23,14 @@ def service_of(reference: gateway.BackendRef, namespace: str) -> ServiceName | N
     return ServiceName(reference.namespace or namespace, reference.name)
 
 
+def unavailable(reason: UnavailableReason, detail: str) -> Unavailable:
+    """Returns a backend that can't be reached, with a name that clients accept."""
+    return Unavailable(reason, clipped(detail, MAX_UNAVAILABLE - len(f"{reason.value}: ")))
+
+
 def resolve(
     reference: gateway.BackendRef, namespace: str, services: Mapping[ServiceName, Service]
-) -> PortName | Unresolved:
+) -> PortName | Unavailable:
     """Finds the port that a backend of a route in that namespace refers to.
 
     It may be in any namespace: a mesh needs no ReferenceGrant (GEP-1294).
@@ -53,16 +38,18 @@ def resolve(
     name = service_of(reference, namespace)
     if name is None:
         kind = f"{reference.kind or 'Service'}{'.' if reference.group else ''}{reference.group or ''}"
-        return Unresolved("InvalidKind", f"{kind} {reference.namespace or namespace}/{reference.name}")
+        return unavailable(
+            UnavailableReason.INVALID_KIND, f"{kind} {reference.namespace or namespace}/{reference.name}"
+        )
     detail = f"Service {name.namespace}/{name.name}"
     service = services.get(name)
     if service is None:
-        return Unresolved("BackendNotFound", detail)
+        return unavailable(UnavailableReason.BACKEND_NOT_FOUND, detail)
     if reference.port is None:
-        return Unresolved("BackendNotFound", f"{detail}, the port is not set")
+        return unavailable(UnavailableReason.BACKEND_NOT_FOUND, f"{detail}, the port is not set")
     port = PortName(name, reference.port)
     if port not in service.port_names:
-        return Unresolved("BackendNotFound", f"{detail} port {reference.port}")
+        return unavailable(UnavailableReason.BACKEND_NOT_FOUND, f"{detail} port {reference.port}")
     return port
 
 
@@ -94,15 +81,14 @@ def check_filters(filters: tuple[gateway.Filter, ...] | None, field: str) -> Non
 
 
 def share(
-    references: tuple[gateway.BackendRef, ...], targets: tuple[PortName | Unresolved, ...], otherwise: str
+    references: tuple[gateway.BackendRef, ...],
+    targets: tuple[PortName | Unavailable, ...],
+    otherwise: Unavailable,
 ) -> tuple[Backend, ...]:
-    """Returns the backends that receive requests, each once; the reason ``otherwise`` if there are none."""
+    """Returns the backends that receive requests, each once; ``otherwise`` alone if there are none."""
     weights: dict[PortName | Unavailable, int] = {}
     for reference, target in zip(references, targets, strict=True):
         weight = 1 if reference.weight is None else reference.weight
         if weight:
-            where = target.target if isinstance(target, Unresolved) else target
-            weights[where] = weights.get(where, 0) + weight
-    if not weights:
-        return (Backend(Unavailable(clipped(otherwise, MAX_REASON))),)
-    return tuple(Backend(target, weight) for target, weight in weights.items())
+            weights[target] = weights.get(target, 0) + weight
+    return tuple(Backend(target, weight) for target, weight in weights.items()) or (Backend(otherwise),)

@@ -1,4 +1,4 @@
-"""One GRPCRoute by itself: where it is attached, the rules that it makes, its status. Pure.
+"""One GRPCRoute by itself: where it may be attached, and the rules that it makes. Pure.
 
 - Its parents in the mesh are Services (GEP-1294); references to anything else, such as Gateways, belong to others.
 - A rule that gRPC clients can't follow is dropped, and the others are served. A route without a rule left is not
@@ -6,7 +6,7 @@
   accepted if at least one rule is implemented.
 - A backend that does not exist fails its share of the requests; its rule is served.
 
-https://gateway-api.sigs.k8s.io/reference/spec/#grpcroute
+``route_status`` makes the status. https://gateway-api.sigs.k8s.io/reference/spec/#grpcroute
 https://gateway-api.sigs.k8s.io/geps/gep-1294/
 """
 
@@ -14,22 +14,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from xds_server.mesh import backends
+from xds_server.mesh.budget import Cost, cost
 from xds_server.mesh.matches import Specificity, UnsupportedError, read
-from xds_server.mesh.problems import Problem
-from xds_server.mesh.statuses import Condition, Status, StatusEntry
-from xds_server.mesh.texts import clipped
 from xds_server.model.service import PortName, Service, ServiceName
-from xds_server.model.traffic import EVERY_PATH, CallPolicy, Match, Rule
+from xds_server.model.traffic import EVERY_PATH, CallPolicy, Match, Rule, Unavailable, UnavailableReason
 from xds_server.objects.gateway import GROUP, GRPCRoute, ParentReference, RouteRule
-from xds_server.objects.kinds import GRPC_ROUTE
 from xds_server.objects.meta import Key
 
 MAX_PARENTS = 32
 MAX_RULES = 16
 MAX_MATCHES = 64
 MAX_ALL_MATCHES = 128
-MAX_MESSAGE = 4096
-"""Characters of a condition's message; the API allows 32,768."""
 
 Services = Mapping[ServiceName, Service]
 PolicyOf = Callable[[Key, str], CallPolicy]
@@ -43,47 +38,90 @@ class RankedRule(NamedTuple):
     rule: Rule
 
 
-class Attached(NamedTuple):
-    """What one route makes.
+class Parent(NamedTuple):
+    """A Service that a route names as its parent.
+
+    Attributes:
+        reference: As the route has it.
+        ports: The ports that it means; none if there is no such Service, or it has no such TCP port.
+    """
+
+    reference: ParentReference
+    ports: frozenset[PortName]
+
+
+class DroppedRule(NamedTuple):
+    """A rule that can't be served.
+
+    Attributes:
+        rule: Its place, and its name if it has one.
+        name: Its name; empty if it has none.
+        text: What is wrong; it begins with the field.
+        reason: For the condition Accepted, if no rule is left.
+    """
+
+    rule: str
+    name: str
+    text: str
+    reason: str
+
+
+class Refusal(NamedTuple):
+    """Why no parent accepts a route: the reason and the message of the condition Accepted."""
+
+    reason: str
+    message: str
+
+
+class RouteReading(NamedTuple):
+    """What one route asks for, whatever other routes there are.
 
     Attributes:
         created: The route's creationTimestamp.
-        ports: Where it replaces the implicit route.
+        generation: Of the spec.
+        parents: Those that are Services.
         rules: One for each match, in the order of the spec.
-        status: None if it could not be found out.
-        problems: What is not served as it is written.
+        names: Of the rules that are served; a rule may have none.
+        cost: Of all rules.
+        refusal: None if its parents decide.
+        dropped: The rules that are not among ``rules``.
+        unresolved: The backends that can't be found, each with its field; None if they were not looked for.
+        remarks: What else is not served as it is written.
     """
 
-    created: str
-    ports: frozenset[PortName]
-    rules: tuple[RankedRule, ...]
-    status: Status | None
-    problems: tuple[Problem, ...]
+    created: str = ""
+    generation: int = 0
+    parents: tuple[Parent, ...] = ()
+    rules: tuple[RankedRule, ...] = ()
+    names: frozenset[str] = frozenset()
+    cost: Cost = Cost()
+    refusal: Refusal | None = None
+    dropped: tuple[DroppedRule, ...] = ()
+    unresolved: tuple[tuple[str, Unavailable], ...] | None = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def ports(self) -> frozenset[PortName]:
+        """Where its rules should replace the implicit route."""
+        return frozenset() if self.refusal else frozenset().union(*(parent.ports for parent in self.parents))
 
 
-NOTHING = Attached("", frozenset(), (), None, ())
-
-
-class _Dropped(NamedTuple):
-    """A rule that can't be served."""
-
-    rule: str
-    text: str
-    reason: str
+NOTHING = RouteReading()
 
 
 class _Rules(NamedTuple):
     """What was read of a route's rules."""
 
     ranked: tuple[RankedRule, ...]
-    dropped: tuple[_Dropped, ...]
-    unresolved: tuple[tuple[str, backends.Unresolved], ...]
+    names: frozenset[str]
+    dropped: tuple[DroppedRule, ...]
+    unresolved: tuple[tuple[str, Unavailable], ...]
     remarks: tuple[str, ...]
 
 
 def references(key: Key, route: GRPCRoute) -> frozenset[ServiceName]:
-    """The Services that a route names, whether they exist or not: it has to be attached anew if one changes."""
-    named = {_service(key, parent) for parent in route.spec.parent_refs or () if _is_ours(parent)}
+    """The Services that a route names, whether they exist or not: it has to be read anew if one changes."""
+    named = {parent_service(key, parent) for parent in route.spec.parent_refs or () if _is_ours(parent)}
     for rule in route.spec.rules or ():
         for backend in rule.backend_refs or ():
             if name := backends.service_of(backend, key[0]):
@@ -91,40 +129,44 @@ def references(key: Key, route: GRPCRoute) -> frozenset[ServiceName]:
     return frozenset(named)
 
 
-def attach(key: Key, route: GRPCRoute, services: Services, policy_of: PolicyOf) -> Attached:
-    """Finds the ports that a route is attached to, and makes its rules and its status."""
-    parents = [parent for parent in route.spec.parent_refs or () if _is_ours(parent)]
-    if not parents:
-        remarks = tuple(_remarks(route))
-        return NOTHING._replace(
-            status=Status(route.metadata.generation, ()), problems=_problems(key, remarks)
-        )
-    rules = _read_rules(key, route, services, policy_of)
-    refusal = _refusal(route, rules)
-    resolved = _resolved(rules)
-    ports: set[PortName] = set()
-    entries = []
-    problems = [*_remarks(route), *rules.remarks]
-    for parent in parents[:MAX_PARENTS]:
-        found = _ports(key, parent, services)
-        accepted = _accepted(key, parent, found) if refusal is None or not found else refusal
-        if accepted.status:
-            ports |= found
-        else:
-            problems.append(f"it is not accepted by {_parent_text(key, parent)}: {accepted.message}")
-        conditions = [accepted, resolved]
-        if accepted.status and rules.dropped:
-            conditions.append(_condition("PartiallyInvalid", "UnsupportedValue", _dropped_text(rules)))
-        entries.append(StatusEntry(_ref(parent), tuple(conditions)))
-    problems += [f"dropped rule {drop.rule}: {drop.text}" for drop in rules.dropped]
-    problems += [f"{field}: {target.target.reason}" for field, target in rules.unresolved]
-    return Attached(
+def read_route(key: Key, route: GRPCRoute, services: Services, policy_of: PolicyOf) -> RouteReading:
+    """Finds the ports that a route may be attached to, and makes its rules."""
+    reading = RouteReading(
         created=route.metadata.creation_timestamp,
-        ports=frozenset(ports),
-        rules=rules.ranked if ports else (),
-        status=Status(route.metadata.generation, tuple(entries)),
-        problems=_problems(key, problems),
+        generation=route.metadata.generation,
+        parents=tuple(
+            Parent(parent, _ports(key, parent, services))
+            for parent in route.spec.parent_refs or ()
+            if _is_ours(parent)
+        )[:MAX_PARENTS],
+        remarks=tuple(_remarks(route)),
     )
+    if not reading.parents:
+        return reading
+    if refusal := _beyond_limits(route):
+        # Its rules may be any number, and are not read.
+        return reading._replace(refusal=refusal, unresolved=None)
+    rules = _read_rules(key, route, services, policy_of)
+    return reading._replace(
+        rules=rules.ranked,
+        names=rules.names,
+        cost=cost(ranked.rule for ranked in rules.ranked),
+        refusal=None if rules.ranked else _without_rules(rules),
+        dropped=rules.dropped,
+        unresolved=rules.unresolved,
+        remarks=reading.remarks + rules.remarks,
+    )
+
+
+def parent_service(key: Key, parent: ParentReference) -> ServiceName:
+    """The Service that a parent reference of a route means."""
+    return ServiceName(parent.namespace or key[0], parent.name)
+
+
+def dropped_text(dropped: tuple[DroppedRule, ...]) -> str:
+    """All dropped rules; the specification says how it begins."""
+    text = "; ".join(f"{drop.rule}: {drop.text}" for drop in dropped)
+    return f"Dropped Rule {text}"
 
 
 def _is_ours(parent: ParentReference) -> bool:
@@ -132,13 +174,9 @@ def _is_ours(parent: ParentReference) -> bool:
     return parent.group == "" and parent.kind == "Service"
 
 
-def _service(key: Key, parent: ParentReference) -> ServiceName:
-    return ServiceName(parent.namespace or key[0], parent.name)
-
-
 def _ports(key: Key, parent: ParentReference, services: Services) -> frozenset[PortName]:
     """The ports that one parentRef means: all of the Service, or those that match both port and sectionName."""
-    service = services.get(_service(key, parent))
+    service = services.get(parent_service(key, parent))
     if service is None:
         return frozenset()
     return frozenset(
@@ -149,14 +187,14 @@ def _ports(key: Key, parent: ParentReference, services: Services) -> frozenset[P
 
 
 def _read_rules(key: Key, route: GRPCRoute, services: Services, policy_of: PolicyOf) -> _Rules:
-    """Reads all rules; none of them if there are too many, which refuses the route."""
+    """Reads all rules."""
     ranked: list[RankedRule] = []
-    dropped: list[_Dropped] = []
-    unresolved: list[tuple[str, backends.Unresolved]] = []
+    dropped: list[DroppedRule] = []
+    unresolved: list[tuple[str, Unavailable]] = []
     remarks: list[str] = []
     names: set[str] = set()
-    rules = route.spec.rules or ()
-    for index, rule in enumerate(rules if len(rules) <= MAX_RULES else ()):
+    served: set[str] = set()
+    for index, rule in enumerate(route.spec.rules or ()):
         field = f"rules[{index}]"
         label = f"{field} ({rule.name})" if rule.name else field
         # Unlike the standard channel's definition, the specification wants names to be unique.
@@ -168,20 +206,23 @@ def _read_rules(key: Key, route: GRPCRoute, services: Services, policy_of: Polic
         unresolved += (
             (f"{field}.backendRefs[{place}]", target)
             for place, target in enumerate(targets)
-            if isinstance(target, backends.Unresolved)
+            if isinstance(target, Unavailable)
         )
         try:
             matches = _read_matches(rule)
         except UnsupportedError as error:
-            dropped.append(_Dropped(label, str(error), error.reason))
+            dropped.append(DroppedRule(label, rule.name or "", str(error), error.reason))
             continue
-        nothing = f"NoBackend: {field} of GRPCRoute {'/'.join(key)} has no backend with a weight"
+        nothing = backends.unavailable(
+            UnavailableReason.NO_BACKEND, f"{field} of GRPCRoute {'/'.join(key)} has no backend with a weight"
+        )
         shares = backends.share(references, targets, nothing)
         if not any(backend.weight != 0 for backend in references):
-            remarks.append(nothing)
+            remarks.append(str(nothing))
+        served.add(rule.name or "")
         policy = policy_of(key, rule.name or "")
         ranked += (RankedRule(specificity, Rule(match, shares, policy)) for match, specificity in matches)
-    return _Rules(tuple(ranked), tuple(dropped), tuple(unresolved), tuple(remarks))
+    return _Rules(tuple(ranked), frozenset(served), tuple(dropped), tuple(unresolved), tuple(remarks))
 
 
 def _read_matches(rule: RouteRule) -> list[tuple[Match, Specificity]]:
@@ -202,61 +243,31 @@ def _read_matches(rule: RouteRule) -> list[tuple[Match, Specificity]]:
     return [read(match, f"matches[{index}]") for index, match in enumerate(matches)]
 
 
-def _refusal(route: GRPCRoute, rules: _Rules) -> Condition | None:
-    """Why no parent accepts the route; None if its parents decide."""
+def _beyond_limits(route: GRPCRoute) -> Refusal | None:
+    """Why a route is beyond the limits of the definition, which nothing has checked in files; None if it is not."""
     spec = route.spec
     written = spec.rules or ()
     matches = sum(len(rule.matches or ()) for rule in written)
-    reason = "UnsupportedValue"
     if len(spec.parent_refs or ()) > MAX_PARENTS:
         text = f"spec.parentRefs: {len(spec.parent_refs or ())}; at most {MAX_PARENTS} are allowed"
     elif len(written) > MAX_RULES:
         text = f"spec.rules: {len(written)}; at most {MAX_RULES} are allowed"
     elif matches > MAX_ALL_MATCHES:
         text = f"spec.rules: {matches} matches in all; at most {MAX_ALL_MATCHES} are allowed"
-    elif not written:
-        text = "spec.rules: there are none; the implicit route stays"
-    elif not rules.ranked:
-        text = f"{_dropped_text(rules)}. No rule is left; the implicit route stays"
-        if all(drop.reason == "IncompatibleFilters" for drop in rules.dropped):
-            reason = "IncompatibleFilters"
     else:
         return None
-    return _condition("Accepted", reason, text, status=False)
+    return Refusal("UnsupportedValue", text)
 
 
-def _accepted(key: Key, parent: ParentReference, found: frozenset[PortName]) -> Condition:
-    if found:
-        return _condition("Accepted", "Accepted", "The rules replace the implicit route.")
-    text = f"{_parent_text(key, parent)}: there is no such Service, or it has no such TCP port"
-    return _condition("Accepted", "NoMatchingParent", text, status=False)
-
-
-def _parent_text(key: Key, parent: ParentReference) -> str:
-    service = _service(key, parent)
-    text = f"Service {service.namespace}/{service.name}"
-    if parent.section_name:
-        text += f" port {parent.section_name}"
-    if parent.port is not None:
-        text += f" port {parent.port}"
-    return text
-
-
-def _resolved(rules: _Rules) -> Condition:
-    if not rules.unresolved:
-        return _condition("ResolvedRefs", "ResolvedRefs", "All backends exist.")
-    text = "; ".join(f"{field}: {target.target.reason}" for field, target in rules.unresolved)
-    return _condition("ResolvedRefs", rules.unresolved[0][1].reason, text, status=False)
-
-
-def _dropped_text(rules: _Rules) -> str:
-    """All dropped rules; the specification says how it begins."""
-    text = "; ".join(f"{drop.rule}: {drop.text}" for drop in rules.dropped)
-    return f"Dropped Rule {text}"
-
-
-def _condition(name: str, reason: str, message: str, *, status: bool = True) -> Condition:
-    return Condition(name, status, reason, clipped(message, MAX_MESSAGE))
+def _without_rules(rules: _Rules) -> Refusal:
+    """Why no rule is left."""
+    if not rules.dropped:
+        return Refusal("UnsupportedValue", "spec.rules: there are none; the implicit route stays")
+    only_filters = all(drop.reason == "IncompatibleFilters" for drop in rules.dropped)
+    return Refusal(
+        "IncompatibleFilters" if only_filters else "UnsupportedValue",
+        f"{dropped_text(rules.dropped)}. No rule is left; the implicit route stays",
+    )
 
 
 def _remarks(route: GRPCRoute) -> Iterator[str]:
@@ -265,20 +276,3 @@ def _remarks(route: GRPCRoute) -> Iterator[str]:
         if parent.kind == "Service" and parent.group in (None, "core", "v1", GROUP):
             group = GROUP if parent.group is None else parent.group
             yield f'parentRefs[{index}] is of the group {group}, and is ignored; set group: ""'
-
-
-def _problems(key: Key, texts: tuple[str, ...] | list[str]) -> tuple[Problem, ...]:
-    return tuple(Problem(GRPC_ROUTE.name, key, clipped(text, MAX_MESSAGE)) for text in texts)
-
-
-def _ref(parent: ParentReference) -> dict[str, str | int]:
-    """A parentRef with the fields of the API that the spec sets."""
-    fields: dict[str, str | int | None] = {
-        "group": parent.group,
-        "kind": parent.kind,
-        "namespace": parent.namespace,
-        "name": parent.name,
-        "sectionName": parent.section_name,
-        "port": parent.port,
-    }
-    return {name: value for name, value in fields.items() if value is not None}

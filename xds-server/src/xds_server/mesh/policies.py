@@ -8,7 +8,7 @@ Everything is indexed by target, so that a change of one policy costs the same h
 """
 
 import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import structlog
 
 from xds_server.errors import RefusedError
 from xds_server.mesh import policy_spec
-from xds_server.mesh.policy_spec import ROUTE, SERVICE, Kind
+from xds_server.mesh.policy_spec import ROUTE, SERVICE, TargetKind
 from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Condition, Status, StatusEntry
 from xds_server.model import service
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 class _Owner(NamedTuple):
     """An object that policies target."""
 
-    kind: Kind
+    kind: TargetKind
     key: Key
 
 
@@ -77,13 +77,19 @@ class PolicyAssembler:
     Args:
         services: The SERVICES table, which the caller changes.
         routes: All GRPCRoutes, which the caller changes.
+        idle: Returns why a policy for a GRPCRoute, or for its rule of that name (empty: all rules), has no effect at
+            present; empty if it has.
     """
 
     def __init__(
-        self, services: Mapping[ServiceName, service.Service], routes: Mapping[Key, GRPCRoute]
+        self,
+        services: Mapping[ServiceName, service.Service],
+        routes: Mapping[Key, GRPCRoute],
+        idle: Callable[[Key, str], str],
     ) -> None:
         self._services = services
         self._routes = routes
+        self._idle = idle
         self._sources: dict[Key, GRPCBackendPolicy] = {}
         self._readings: dict[Key, _Reading] = {}
         self._claims: dict[_Owner, dict[str, list[_Claim]]] = {}
@@ -115,7 +121,7 @@ class PolicyAssembler:
             self._touched_services.add(name)
 
     def touch_route(self, key: Key) -> None:
-        """Notes that a GRPCRoute appeared, went or changed. Its policies stay as they are, but not their statuses."""
+        """Notes that what becomes of a GRPCRoute changed. Its policies stay as they are, but not their statuses."""
         self._touched_statuses.update(self._claimants(_Owner(ROUTE, key)))
 
     def flush(self) -> dict[Entry, Policy | None]:
@@ -135,11 +141,14 @@ class PolicyAssembler:
             else:
                 self._assembled.pop(name, None)
         self._touched_services.clear()
+        return changes
+
+    def judge(self) -> None:
+        """Finds the problems of what was touched. Called after ``flush``, and once the routes are made again."""
         for key in self._touched_statuses:
             self._judge(key)
         self._restated |= self._touched_statuses
         self._touched_statuses.clear()
-        return changes
 
     def of_route(self, key: Key, rule: str) -> CallPolicy:
         """Returns what the policies that target a route say about its rule of that name (empty: it has none)."""
@@ -169,7 +178,7 @@ class PolicyAssembler:
         if reading is None:
             return None
         entries = (
-            StatusEntry(_reference(target), (self._accepted(key, reading, target),))
+            StatusEntry(_reference(target), self._conditions(key, reading, target))
             for target in reading.source.spec.target_refs or ()
         )
         return Status(reading.source.metadata.generation, tuple(entries))
@@ -261,6 +270,29 @@ class PolicyAssembler:
             return _refused("Conflicted", message)
         return Condition("Accepted", status=True, reason="Accepted", message="The policy is used")
 
+    def _conditions(self, key: Key, reading: _Reading, target: TargetRef) -> tuple[Condition, ...]:
+        """What is said about one target.
+
+        GEP-713: a policy that is attached to its target is Accepted, whether it takes effect or not. Programmed says
+        whether it does; without effect it is False.
+        """
+        accepted = self._accepted(key, reading, target)
+        if not accepted.status:
+            return (accepted,)
+        why = self._without_effect(key, target)
+        if not why:
+            return (accepted,)
+        message = f"The policy has no effect at present: {why}"
+        return (
+            accepted._replace(message=message),
+            Condition("Programmed", status=False, reason="TargetNotServed", message=message),
+        )
+
+    def _without_effect(self, key: Key, target: TargetRef) -> str:
+        """Why a target that exists is not served; empty if it is."""
+        owner = _owner(key, target)
+        return self._idle(owner.key, target.section_name or "") if owner.kind == ROUTE else ""
+
     def _missing(self, key: Key, target: TargetRef) -> str:
         """Why a target does not exist; empty if it does."""
         namespace = key[0]
@@ -296,10 +328,12 @@ class PolicyAssembler:
         if reading.policy is None:
             yield Problem(GRPC_BACKEND_POLICY.name, key, f"{reading.refusal}; the policy is not used")
         for target in reading.targets:
-            accepted = self._accepted(key, reading, target)
+            accepted, *others = self._conditions(key, reading, target)
             if not accepted.status:
                 reason = f"{accepted.message}; the policy is not used for {target.kind} {target.name}"
                 yield Problem(GRPC_BACKEND_POLICY.name, key, reason)
+            for condition in others:
+                yield Problem(GRPC_BACKEND_POLICY.name, key, condition.message)
 
 
 def _read(source: GRPCBackendPolicy, before: _Reading | None) -> _Reading:

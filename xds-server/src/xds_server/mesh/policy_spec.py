@@ -22,11 +22,7 @@ MAX_TARGETS = 16
 RETRY_CODES = ("CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
 """The status codes that clients can retry (gRFC A44)."""
 
-ABORT_CODES = (
-    *("CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
-    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE"),
-    *("UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
-)
+ABORT_CODES = traffic.STATUS_CODES[1:]
 """All status codes but OK."""
 
 MAX_ATTEMPTS = 4
@@ -57,14 +53,14 @@ _HEADER = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 D = TypeVar("D", bound=float | None)
 N = TypeVar("N", bound=int | None)
 
-Kind = tuple[str, str]
+TargetKind = tuple[str, str]
 """(group, kind) of a target."""
 
-SERVICE: Kind = ("", "Service")
-ROUTE: Kind = (gateway.GROUP, "GRPCRoute")
+SERVICE: TargetKind = ("", "Service")
+ROUTE: TargetKind = (gateway.GROUP, "GRPCRoute")
 
 
-def kind(target: policy.TargetRef) -> Kind:
+def kind(target: policy.TargetRef) -> TargetKind:
     """The kind of a target."""
     return target.group, target.kind
 

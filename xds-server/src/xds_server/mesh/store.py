@@ -59,7 +59,9 @@ class Store:
         self._services = ServiceAssembler()
         self._nodes = NodeAssembler()
         self._routes = RouteAssembler(self._services.services, self._policy_of)
-        self._policies: PolicyAssembler = PolicyAssembler(self._services.services, self._routes.objects)
+        self._policies: PolicyAssembler = PolicyAssembler(
+            self._services.services, self._routes.objects, self._routes.idle
+        )
         self._problem_log = ProblemLog()
         self._published = False
 
@@ -141,7 +143,6 @@ class Store:
                 self._nodes.put(key[1], after)
             case GRPCRoute():
                 self._routes.put(key, after)
-                self._policies.touch_route(key)
             case GRPCBackendPolicy():
                 self._policies.put(key, after)
 
@@ -158,6 +159,9 @@ class Store:
         for key in self._policies.take_touched_routes():
             self._routes.touch_route(key)
         changes |= self._routes.flush()
+        for key in self._routes.restated:
+            self._policies.touch_route(key)
+        self._policies.judge()
         if changes or not self._published:
             self._published = True
             self._publish(changes)

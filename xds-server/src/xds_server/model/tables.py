@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from xds_server.model.service import Endpoint, PortName, Service, ServiceName
-from xds_server.model.traffic import Policy, Routes
+from xds_server.model.traffic import Policy, RouteScope, Rule
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -27,8 +27,11 @@ SERVICES: Table[ServiceName, Service] = Table("services")
 ENDPOINTS: Table[PortName, tuple[Endpoint, ...]] = Table("endpoints")
 """The endpoints of each port of each service in SERVICES: sorted, without a duplicate address, possibly none."""
 
-ROUTES: Table[PortName, Routes] = Table("routes")
-"""The routes of each port that has any of its own."""
+ROUTES: Table[RouteScope, tuple[Rule, ...]] = Table("routes")
+"""The rules of each scope that has any, never empty. The first one that matches counts."""
+
+CONSUMED: Table[PortName, bool] = Table("consumed ports")
+"""True for each port that ROUTES has rules of some namespace for. Only there does the namespace of a client matter."""
 
 POLICIES: Table[PortName, Policy] = Table("policies")
 """The policy of each port that has one."""
@@ -36,7 +39,7 @@ POLICIES: Table[PortName, Policy] = Table("policies")
 NODE_ZONES: Table[str, str] = Table("node zones")
 """The zone of each node that is in one, by the node's name."""
 
-TABLES: tuple[Table[Any, Any], ...] = (SERVICES, ENDPOINTS, ROUTES, POLICIES, NODE_ZONES)
+TABLES: tuple[Table[Any, Any], ...] = (SERVICES, ENDPOINTS, ROUTES, CONSUMED, POLICIES, NODE_ZONES)
 
 
 class Entry(NamedTuple):

@@ -4,11 +4,17 @@ All durations are in seconds.
 """
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from xds_server.model.service import PortName
+
+STATUS_CODES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE"),
+    *("UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
+"""The names of the status codes, by number: https://grpc.io/docs/guides/status-codes/"""
 
 
 class PathType(enum.Enum):
@@ -46,17 +52,33 @@ class Match(NamedTuple):
     headers: tuple[Header, ...] = ()
 
 
+class UnavailableReason(enum.Enum):
+    """Why a backend can't be reached. The words are those of the Gateway API, where it has one."""
+
+    BACKEND_NOT_FOUND = "BackendNotFound"
+    INVALID_KIND = "InvalidKind"
+    NO_BACKEND = "NoBackend"
+
+
 class Unavailable(NamedTuple):
     """A backend that can't be reached: every request to it fails at once with UNAVAILABLE.
 
+    Its text, such as ``BackendNotFound: Service shop/gone``, is the name of a cluster, which clients show. It has at most
+    ``MAX_UNAVAILABLE`` characters.
+
     Attributes:
-        reason: What is wrong, such as ``BackendNotFound: Service shop/gone``. Clients show it.
+        reason: What is wrong.
+        detail: With what.
     """
 
-    reason: str
+    reason: UnavailableReason
+    detail: str
 
     def __str__(self) -> str:
-        return self.reason
+        return f"{self.reason.value}: {self.detail}"
+
+
+MAX_UNAVAILABLE = 400
 
 
 class Backend(NamedTuple):
@@ -155,17 +177,16 @@ class Rule(NamedTuple):
     policy: CallPolicy = NO_CALL_POLICY
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """The rules that replace the implicit route of one port. The first one that matches counts.
+class RouteScope(NamedTuple):
+    """Where a set of rules replaces the implicit route: on one port, for the clients of one namespace.
 
     Attributes:
-        producer: For all clients without rules of their own; None if they keep the implicit route.
-        consumers: By namespace, the rules for the clients in it.
+        port: The port.
+        namespace: The namespace of the clients; empty for all clients whose namespace has no rules of its own.
     """
 
-    producer: tuple[Rule, ...] | None = None
-    consumers: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+    port: PortName
+    namespace: str = ""
 
 
 class FailurePercentage(NamedTuple):

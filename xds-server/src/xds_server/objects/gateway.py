@@ -3,7 +3,7 @@
 https://gateway-api.sigs.k8s.io/reference/spec/#grpcroute
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from xds_server.objects.meta import Struct, Tracked
 
@@ -47,6 +47,10 @@ class RouteMatch(Struct, frozen=True):
 class Filter(Struct, frozen=True):
     """GRPCRouteFilter, of which the type is enough to refuse it."""
 
+    unread: ClassVar[frozenset[str]] = frozenset(
+        {"requestHeaderModifier", "responseHeaderModifier", "requestMirror", "extensionRef"}
+    )
+
     type: str
 
 
@@ -74,6 +78,8 @@ class RouteRule(Struct, frozen=True):
 
 class RouteSpec(Struct, frozen=True):
     """GRPCRouteSpec. Host names are not read: they say nothing in a mesh (GEP-1294)."""
+
+    unread: ClassVar[frozenset[str]] = frozenset({"hostnames", "useDefaultGateways"})
 
     parent_refs: tuple[ParentReference, ...] | None = None
     rules: tuple[RouteRule, ...] | None = None

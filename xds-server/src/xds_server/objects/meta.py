@@ -5,7 +5,7 @@ fraction of the time and memory that general models take.
 """
 
 import datetime as dt
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -18,11 +18,38 @@ Key = tuple[str, str]
 
 
 class Struct(msgspec.Struct, rename="camel", frozen=True):
-    """Base of all structs: camelCase fields, as the API spells them."""
+    """Base of all structs: camelCase fields, as the API spells them.
+
+    Attributes:
+        unread: The fields of the API that the struct leaves out; complete for kinds whose status is written.
+    """
+
+    unread: ClassVar[frozenset[str]] = frozenset()
 
 
 class Metadata(Struct, frozen=True):
     """meta/v1 ObjectMeta, without what differs between objects of equal content (resourceVersion and the like)."""
+
+    unread: ClassVar[frozenset[str]] = frozenset(
+        (
+            *(
+                "annotations",
+                "creationTimestamp",
+                "deletionGracePeriodSeconds",
+                "deletionTimestamp",
+                "finalizers",
+            ),
+            *(
+                "generateName",
+                "generation",
+                "managedFields",
+                "ownerReferences",
+                "resourceVersion",
+                "selfLink",
+                "uid",
+            ),
+        )
+    )
 
     name: str
     namespace: str | None = None
@@ -31,6 +58,8 @@ class Metadata(Struct, frozen=True):
 
 class Object(Struct, frozen=True):
     """An object of any kind."""
+
+    unread: ClassVar[frozenset[str]] = frozenset({"apiVersion", "kind"})
 
     metadata: Metadata
 

@@ -9,15 +9,13 @@ from typing import NamedTuple
 
 from xds_server.model.service import Port, PortName, Service, ServiceName
 from xds_server.model.tables import SERVICES
-from xds_server.model.traffic import Unavailable
+from xds_server.model.traffic import MAX_UNAVAILABLE, Unavailable, UnavailableReason
 from xds_server.resources.lookup import Lookup
 
 ARTICLE_SUFFIX = "-listener"
 """The demo of 2020 called a service's Listener SERVICE-listener; that name still works."""
 
-UNAVAILABLE_PREFIXES = ("BackendNotFound: ", "InvalidKind: ", "NoBackend: ")
-"""How the names of clusters begin that can't be reached. They tell why, as clients show the name of a cluster that fails."""
-MAX_REASON_LENGTH = 512
+_REASONS = {reason.value: reason for reason in UnavailableReason}
 
 
 class TargetName(NamedTuple):
@@ -61,8 +59,10 @@ def parse_canonical(name: str) -> PortName | None:
 
 def parse_unavailable(name: str) -> Unavailable | None:
     """Reads the name of a cluster that can't be reached; None if the name has another form."""
-    is_one = name.startswith(UNAVAILABLE_PREFIXES) and len(name) <= MAX_REASON_LENGTH and name.isprintable()
-    return Unavailable(name) if is_one else None
+    reason, _, detail = name.partition(": ")
+    if reason not in _REASONS or not detail or len(name) > MAX_UNAVAILABLE or not name.isprintable():
+        return None
+    return Unavailable(_REASONS[reason], detail)
 
 
 def resolve(target: TargetName, lookup: Lookup) -> PortName | None:

@@ -7,8 +7,18 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from xds_server.model.service import PortName
-from xds_server.model.tables import POLICIES, ROUTES
-from xds_server.model.traffic import Backend, CallPolicy, Header, Match, PathType, Policy, RingHash, Rule
+from xds_server.model.tables import CONSUMED, POLICIES, ROUTES
+from xds_server.model.traffic import (
+    Backend,
+    CallPolicy,
+    Header,
+    Match,
+    PathType,
+    Policy,
+    RingHash,
+    RouteScope,
+    Rule,
+)
 from xds_server.resources.features import faults, retries, ring_hash, timeouts
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.names import exists
@@ -29,12 +39,11 @@ def build(port: PortName, lookup: Lookup) -> Resource | None:
 
 def rules(port: PortName, lookup: Lookup) -> tuple[Rule, ...]:
     """The rules that a client sees: those of its namespace, else those for all, else one that sends all to the port."""
-    routes = lookup.get(ROUTES, port)
-    found = None
-    if routes is not None:
-        found = routes.consumers.get(lookup.client_namespace) if routes.consumers else None
-        found = found if found is not None else routes.producer
-    return found if found is not None else (Rule(Match(), (Backend(port),)),)
+    namespace = lookup.client_namespace if lookup.get(CONSUMED, port) else ""
+    found = lookup.get(ROUTES, RouteScope(port, namespace))
+    if found is None and namespace:
+        found = lookup.get(ROUTES, RouteScope(port))
+    return found or (Rule(Match(), (Backend(port),)),)
 
 
 def policies(port: PortName, lookup: Lookup) -> list[CallPolicy]:

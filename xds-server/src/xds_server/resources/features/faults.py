@@ -11,19 +11,12 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.type.v3 import percent_pb2
 
-from xds_server.model.traffic import Fault
+from xds_server.model.traffic import STATUS_CODES, Fault
 from xds_server.resources.durations import duration
 from xds_server.resources.types import pack
 
 FILTER = "fault"
 """The name of the filter, by which routes refer to it."""
-
-_CODES = (
-    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
-    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE"),
-    *("UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
-)
-"""The names of the status codes, by number: https://grpc.io/docs/guides/status-codes/"""
 
 
 def http_filter() -> manager_pb2.HttpFilter:
@@ -37,7 +30,7 @@ def apply(route: route_components_pb2.Route, fault: Fault | None) -> None:
         return
     config = fault_pb2.HTTPFault()
     if fault.abort:
-        config.abort.grpc_status = _CODES.index(fault.abort.code)
+        config.abort.grpc_status = STATUS_CODES.index(fault.abort.code)
         config.abort.percentage.CopyFrom(_percent(fault.abort.percent))
     if fault.delay:
         config.delay.CopyFrom(
