@@ -102,7 +102,7 @@ def greeter() -> Iterator[int]:
 
 @pytest.fixture
 def cache() -> Cache:
-    return Cache(partial(builder, cluster_domain="cluster.local"))
+    return Cache(partial(builder, cluster_domain="cluster.local", load_reports=True))
 
 
 @pytest.fixture

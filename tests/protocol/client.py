@@ -40,7 +40,7 @@ def service(name="web", *ips, namespace="shop", ports=(80,)):
 
 def make_cache():
     """Returns an empty cache."""
-    return Cache(partial(builder, cluster_domain="cluster.local"))
+    return Cache(partial(builder, cluster_domain="cluster.local", load_reports=True))
 
 
 def publish(cache, *services, gone=()):

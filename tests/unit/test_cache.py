@@ -93,7 +93,7 @@ def test_a_resource_that_depends_on_no_trait_is_built_once_for_all():
     built = []
 
     def record(key):
-        build = builder(key, cluster_domain="cluster.local")
+        build = builder(key, cluster_domain="cluster.local", load_reports=False)
 
         def recorded(lookup):
             built.append(key)
@@ -269,7 +269,7 @@ class TestFailedBuild:
     @pytest.fixture
     def cache(self, broken):
         def fail_if_broken(key):
-            build = builder(key, cluster_domain="cluster.local")
+            build = builder(key, cluster_domain="cluster.local", load_reports=False)
 
             def failing(lookup):
                 resource = build and build(lookup)

@@ -73,7 +73,7 @@ def look(*, routes=None, policy=None, endpoints=(), client=SHOP):
 
 
 def build(type_, lookup, name="web.shop:80"):
-    found = builder(Key(type_, name), cluster_domain="cluster.local")
+    found = builder(Key(type_, name), cluster_domain="cluster.local", load_reports=False)
     assert found
     resource = found(lookup)
     assert resource
@@ -359,11 +359,18 @@ def test_an_unavailable_backend_has_a_cluster_without_endpoints(name):
     ],
 )
 def test_other_names_have_no_cluster(name):
-    assert builder(Key(ResourceType.CLUSTER, name), cluster_domain="cluster.local") is None
+    assert (
+        builder(Key(ResourceType.CLUSTER, name), cluster_domain="cluster.local", load_reports=False) is None
+    )
 
 
 def test_an_unavailable_backend_has_no_route():
-    assert builder(Key(ResourceType.ROUTE, "BackendNotFound: x"), cluster_domain="cluster.local") is None
+    assert (
+        builder(
+            Key(ResourceType.ROUTE, "BackendNotFound: x"), cluster_domain="cluster.local", load_reports=False
+        )
+        is None
+    )
 
 
 # ---- zones ----

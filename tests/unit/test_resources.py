@@ -33,7 +33,7 @@ def build(kind, name=NAME, endpoints=()):
         SERVICES: {WEB: Service(WEB, (Port("", 80, True),))},
         ENDPOINTS: {PORT: endpoints},
     }
-    found = builder(Key(kind, name), cluster_domain="cluster.local")
+    found = builder(Key(kind, name), cluster_domain="cluster.local", load_reports=False)
     return found and found(Lookup(tables, Client("shop")))
 
 

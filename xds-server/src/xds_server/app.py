@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import REGISTRY
 
 from servicekit import listening
 from servicekit.health import add_with_threads as add_health
@@ -30,8 +31,11 @@ from xds_server.csds.servicer import StatusServicer
 from xds_server.feedback import Feedback
 from xds_server.files import FilesSource
 from xds_server.kubernetes.source import KubernetesSource
+from xds_server.lrs.collector import LoadCollector
+from xds_server.lrs.servicer import LoadServicer
 from xds_server.mesh.problems import Problem
 from xds_server.mesh.store import Store
+from xds_server.model.service import PortName
 from xds_server.model.tables import NODE_ZONES, SERVICES, Changes
 from xds_server.objects.kinds import KINDS, collections
 from xds_server.resources.builders import builder
@@ -67,9 +71,13 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         AddressError: One of the addresses can't be listened on.
     """
     limits = Limits()
-    transport = await asyncio.to_thread(choice.choose, settings.rpc_transport, calls=limits.streams)
+    # A client that reports has a stream of each kind.
+    calls = limits.streams * (2 if settings.load_reports else 1)
+    transport = await asyncio.to_thread(choice.choose, settings.rpc_transport, calls=calls)
     metrics.transport.labels(transport.name).set(1)
-    cache = Cache(partial(builder, cluster_domain=settings.cluster_domain))
+    cache = Cache(
+        partial(builder, cluster_domain=settings.cluster_domain, load_reports=settings.load_reports)
+    )
     published = asyncio.Event()
 
     def publish(changes: Changes) -> None:
@@ -90,10 +98,9 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         )
         store.report_to(feedback)
         servicer.report_to(feedback.rejected)
-    server = make_server(
-        transport, max_connection_age=settings.max_connection_age, max_streams=limits.streams
-    )
+    server = make_server(transport, max_connection_age=settings.max_connection_age, max_streams=calls)
     server.add_generic_rpc_handlers((servicer.handler(),))
+    loads = take_load_reports(server, settings, transport, cache, admission)
     health_servicer = add_health(server, [SERVICE])
     certificates = bind(server, settings)
     probe = AdsProbe(
@@ -135,11 +142,18 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         health_servicer.enter_graceful_shutdown()
         health_servicer.end_watches()
         servicer.close()
-        stopped = [server.stop(STOP_GRACE), debug_server.stop(STOP_GRACE)]
-        for event in stopped:
-            if not await asyncio.to_thread(event.wait, 2 * STOP_GRACE):
-                log.error("gRPC server does not stop; the program ends without it")
+        if loads:
+            loads.close()
+        await stop(server, debug_server)
         transport.close()
+
+
+async def stop(*servers: grpc.Server) -> None:
+    """Stops servers whose streams were ended."""
+    stopped = [server.stop(STOP_GRACE) for server in servers]
+    for event in stopped:
+        if not await asyncio.to_thread(event.wait, 2 * STOP_GRACE):
+            log.error("gRPC server does not stop; the program ends without it")
 
 
 async def keep_health(
@@ -181,6 +195,20 @@ def bind(server: grpc.Server, settings: Settings) -> Certificates | None:
     metrics.certificate_expiry.set_function(certificates.expiry)
     listening.bind(server, settings.tls_listen, certificates.credentials())
     return certificates
+
+
+def take_load_reports(
+    server: grpc.Server, settings: Settings, transport: Transport, cache: Cache, admission: Admission
+) -> LoadServicer | None:
+    """Makes the server take load reports, unless they are off."""
+    if not settings.load_reports:
+        return None
+    loads = LoadServicer(
+        transport, settings.load_report_interval, partial(has_port, cache), admission=admission
+    )
+    server.add_generic_rpc_handlers((loads.handler(),))
+    REGISTRY.register(LoadCollector(loads.totals))
+    return loads
 
 
 def discovery(settings: Settings, publish: Callable[[Changes], None]) -> tuple[Store, Source]:
@@ -246,6 +274,12 @@ def make_debug_server(status_servicer: StatusServicer) -> grpc.Server:
     server.add_generic_rpc_handlers((status_servicer.handler(),))
     reflection.enable_server_reflection((SERVICE, CSDS, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server
+
+
+def has_port(cache: Cache, port: PortName) -> bool:
+    """Whether a port of a service exists. May be called in any thread."""
+    service = cache.tables[SERVICES].get(port.service)
+    return service is not None and port in service.port_names
 
 
 def first_name(cache: Cache) -> str | None:

@@ -37,6 +37,8 @@ status_writes = Counter(
 kubernetes_events = Counter(
     "kubernetes_events", "Events: written, failed, or dropped because there were too many.", ["result"]
 )
+load_streams = Gauge("xds_load_streams", "Open streams of load reports.")
+load_reports = Counter("xds_load_reports", "Load reports that were read.")
 certificate_expiry = Gauge(
     "tls_certificate_expiry_seconds",
     "When the certificate in use expires, in seconds since 1970; 0 without TLS.",

@@ -15,6 +15,9 @@ MaxConnectionAge = Annotated[float, Field(ge=1, le=7 * DAY, allow_inf_nan=False)
 """Seconds."""
 
 
+LoadReportInterval = Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)]
+"""Seconds."""
+
 _DOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 
 
@@ -75,6 +78,10 @@ class Settings(ServiceSettings):
         1800,
         description="Seconds after which a client is asked to reconnect, so that replicas share the load.",
     )
+    load_reports: bool = Field(
+        default=True, description="Whether clients report how many requests they send to which service."
+    )
+    load_report_interval: LoadReportInterval = Field(5, description="Seconds from one report to the next.")
     cluster_domain: str = Field(
         "cluster.local",
         description="The suffix of full service names.",

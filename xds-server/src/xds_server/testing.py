@@ -54,7 +54,7 @@ class Mesh:
         limits = Limits()
         self._transport = choice.choose("auto", calls=limits.streams)
         self._collections = collections(KINDS)
-        self._cache = Cache(partial(builder, cluster_domain=CLUSTER_DOMAIN))
+        self._cache = Cache(partial(builder, cluster_domain=CLUSTER_DOMAIN, load_reports=False))
         self._store = Store(self._collections, self._cache.publish)
         self._server = make_server(
             self._transport, max_connection_age=MAX_CONNECTION_AGE, max_streams=limits.streams

@@ -11,17 +11,20 @@ Builder = Callable[[Lookup], Resource | None]
 """Builds a resource from what a lookup finds; None if it does not exist at present."""
 
 
-def builder(key: Key, *, cluster_domain: str) -> Builder | None:
+def builder(key: Key, *, cluster_domain: str, load_reports: bool) -> Builder | None:
     """The builder for a key, with the name parsed once; None if no resource can ever have that name.
 
     Args:
         key: What a client subscribes to.
         cluster_domain: The suffix of full service names, such as ``cluster.local``.
+        load_reports: Whether clients are to report how many requests they send.
     """
     if key.type is ResourceType.LISTENER:
         target = names.parse(key.name, cluster_domain=cluster_domain)
         return partial(listener.build, key.name, target) if target else None
     port = names.parse_canonical(key.name)
+    if port and key.type is ResourceType.CLUSTER:
+        return partial(cluster.build, port, load_reports=load_reports)
     if port:
         return partial(_BUILDERS[key.type], port)
     unavailable = names.parse_unavailable(key.name)
@@ -31,7 +34,6 @@ def builder(key: Key, *, cluster_domain: str) -> Builder | None:
 
 _BUILDERS = {
     ResourceType.ROUTE: route.build,
-    ResourceType.CLUSTER: cluster.build,
     ResourceType.ENDPOINTS: endpoints.build,
 }
 

@@ -9,7 +9,15 @@ from google.protobuf.message import Message
 from xds_server.model.service import PortName
 from xds_server.model.tables import POLICIES
 from xds_server.model.traffic import Policy, RingHash, Unavailable, WeightedRoundRobin
-from xds_server.resources.features import circuit_breaking, outlier_detection, ring_hash, weighted_round_robin
+from xds_server.resources.features import (
+    circuit_breaking,
+    outlier_detection,
+    ring_hash,
+    weighted_round_robin,
+)
+from xds_server.resources.features import (
+    load_reports as reports,
+)
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.names import exists
 from xds_server.resources.types import Resource, pack, serialise
@@ -17,19 +25,25 @@ from xds_server.resources.types import Resource, pack, serialise
 PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def build(port: PortName, lookup: Lookup) -> Resource | None:
-    """Builds the Cluster of one port of one service; without a policy it is round robin over all endpoints."""
+def build(port: PortName, lookup: Lookup, *, load_reports: bool) -> Resource | None:
+    """Builds the Cluster of one port of one service; without a policy it is round robin over all endpoints.
+
+    Args:
+        port: The port.
+        lookup: What is known.
+        load_reports: Whether clients are to report how many requests they send.
+    """
     if not exists(port, lookup):
         return None
-    return _serialise(str(port), lookup.get(POLICIES, port) or Policy())
+    return _serialise(str(port), lookup.get(POLICIES, port) or Policy(), load_reports=load_reports)
 
 
 def build_unavailable(target: Unavailable, _: Lookup) -> Resource:
     """Builds the Cluster of a backend that can't be reached: it has no endpoints."""
-    return _serialise(str(target), Policy())
+    return _serialise(str(target), Policy(), load_reports=False)
 
 
-def _serialise(name: str, policy: Policy) -> Resource:
+def _serialise(name: str, policy: Policy, *, load_reports: bool) -> Resource:
     # gRPC always speaks HTTP/2; Envoy speaks HTTP/1.1 to a cluster without this option.
     http2 = protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
         http2_protocol_options=protocol_pb2.Http2ProtocolOptions()
@@ -48,6 +62,8 @@ def _serialise(name: str, policy: Policy) -> Resource:
     _balance(cluster, policy)
     circuit_breaking.apply(cluster, policy.max_concurrent_requests)
     outlier_detection.apply(cluster, policy.outlier_detection)
+    if load_reports:
+        reports.apply(cluster)
     return serialise(name, cluster)
 
 

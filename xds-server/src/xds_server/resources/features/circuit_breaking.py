@@ -4,7 +4,8 @@ https://github.com/grpc/proposal/blob/master/A32-xds-circuit-breaking.md
 """
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
-from envoy.config.core.v3 import config_source_pb2
+
+from xds_server.resources.features import load_reports
 
 
 def apply(cluster: cluster_pb2.Cluster, max_concurrent_requests: int | None) -> None:
@@ -16,4 +17,4 @@ def apply(cluster: cluster_pb2.Cluster, max_concurrent_requests: int | None) -> 
     cluster.circuit_breakers.thresholds.append(thresholds)
     # grpc-java counts the requests in flight only where it counts them for load reports: without this field the bound
     # has no effect there.
-    cluster.lrs_server.CopyFrom(config_source_pb2.ConfigSource(self=config_source_pb2.SelfConfigSource()))
+    load_reports.apply(cluster)
