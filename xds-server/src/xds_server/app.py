@@ -113,7 +113,9 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
     def problems() -> list[Problem]:
         return [*store.problems, *(certificates.problems if certificates else ())]
 
-    shown = Shown(cache, servicer, probe, source.age, problems, lambda: store.statuses)
+    shown = Shown(
+        cache, servicer, probe, source.age, problems, lambda: store.statuses, settings.cluster_domain
+    )
     admin = await serve_pages(shown, settings.admin_listen)
     server.start()
     debug_server.start()

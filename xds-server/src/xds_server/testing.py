@@ -17,6 +17,7 @@ from servicekit import addresses, listening
 from xds_server.ads.limits import Limits
 from xds_server.ads.servicer import AdsServicer
 from xds_server.app import make_server
+from xds_server.bootstrap import bootstrap
 from xds_server.cache.cache import Cache
 from xds_server.errors import MalformedObjectError, RefusedError
 from xds_server.files import parsing
@@ -79,22 +80,10 @@ class Mesh:
             zone: The client's, for Services with a ``trafficDistribution``.
             node_id: Names the client to people.
         """
-        return json.dumps(
-            {
-                "xds_servers": [
-                    {
-                        "server_uri": self.address,
-                        "channel_creds": [{"type": "insecure"}],
-                        "server_features": ["xds_v3"],
-                    }
-                ],
-                "node": {
-                    "id": node_id,
-                    "metadata": {"NAMESPACE": namespace},
-                    "locality": {"zone": zone},
-                },
-            }
-        )
+        made = bootstrap(server=self.address, node_id=node_id, namespace=namespace, zone=zone, node="")
+        # A client without a Service that is gone fails at once, as a test expects.
+        made["xds_servers"][0]["server_features"] = ["xds_v3"]
+        return json.dumps(made)
 
     def serve(self, endpoints: Mapping[str, Iterable[str]]) -> None:
         """Serves Services, and sets where the servers of each are; other Services stay as they are.

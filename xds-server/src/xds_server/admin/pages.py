@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -13,13 +14,17 @@ from xds_server.admin.probe import AdsProbe
 from xds_server.ads.servicer import AdsServicer
 from xds_server.ads.session import ResourceStatus
 from xds_server.ads.stream import Stream
+from xds_server.ads.subscription import MAX_NAME_LENGTH
 from xds_server.cache.cache import Cache
+from xds_server.explain.explanation import Explanation
+from xds_server.explain.why import explain
 from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Status
+from xds_server.model.client import Client
 from xds_server.model.service import PortName, Service
 from xds_server.model.tables import ENDPOINTS, SERVICES
 from xds_server.objects.kinds import GRPC_BACKEND_POLICY, GRPC_ROUTE, Kind
-from xds_server.objects.meta import Key
+from xds_server.objects.meta import DEFAULT_NAMESPACE, Key
 from xds_server.resources.types import ResourceType
 
 _DEBUG_PAGES = {
@@ -28,6 +33,7 @@ _DEBUG_PAGES = {
     "/debug/policies": "each GRPCBackendPolicy with what its status has to say, target by target",
     "/debug/resources": "what clients subscribe to: each resource with its version",
     "/debug/clients": "each stream with its subscriptions, versions and rejections",
+    "/debug/explain?name=NAME&namespace=NAMESPACE": "what a client gets for a name, and why; zone and node may be given, too",
 }
 
 
@@ -41,6 +47,7 @@ class Shown(NamedTuple):
         age: Seconds since the source last confirmed the state.
         problems: What can't be used of the objects that were read.
         statuses: What is to be said about each route and policy.
+        cluster_domain: The suffix of full service names.
     """
 
     cache: Cache
@@ -49,6 +56,19 @@ class Shown(NamedTuple):
     age: Callable[[], float]
     problems: Callable[[], Iterable[Problem]]
     statuses: Callable[[], Iterable[tuple[Kind, Key, Status]]]
+    cluster_domain: str
+
+    def explain(self, name: str, client: Client) -> Explanation:
+        """What a client gets for a name."""
+        with self.cache.lock:
+            return explain(
+                self.cache.tables,
+                self.cache.locate(client),
+                name,
+                cluster_domain=self.cluster_domain,
+                statuses=self.statuses(),
+                problems=self.problems(),
+            )
 
 
 def application(shown: Shown) -> web.Application:
@@ -67,6 +87,7 @@ def application(shown: Shown) -> web.Application:
             web.get("/debug/policies", pages.policies),
             web.get("/debug/resources", pages.resources),
             web.get("/debug/clients", pages.clients),
+            web.get("/debug/explain", pages.explain),
         ]
     )
     return app
@@ -114,6 +135,18 @@ class _Pages:
             {"kind": p.kind, "object": "/".join(p.key), "reason": p.reason} for p in self._shown.problems()
         ]
         return _json({"services": found, "problems": [*unusable, *failed]})
+
+    async def explain(self, request: web.Request) -> web.Response:
+        query = request.query
+        name = query.get("name", "")
+        if not name:
+            raise web.HTTPBadRequest(text="name is missing: /debug/explain?name=hello-server.default:50051\n")
+        client = Client(
+            query.get("namespace") or DEFAULT_NAMESPACE, query.get("zone", ""), query.get("node", "")
+        )
+        if any(len(text) > MAX_NAME_LENGTH for text in (name, *client)):
+            raise web.HTTPBadRequest(text=f"a parameter is longer than {MAX_NAME_LENGTH} characters\n")
+        return _json(asdict(self._shown.explain(name, client)))
 
     async def routes(self, _: web.Request) -> web.Response:
         return _json(_stated(self._shown.statuses(), GRPC_ROUTE, "parents"))

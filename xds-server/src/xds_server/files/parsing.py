@@ -20,7 +20,7 @@ MAX_DEPTH = 100
 MAX_COPIED_NODES = 100_000
 """Nodes that the aliases of one YAML file may stand for. Nested aliases and merge keys grow exponentially."""
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def parse_json(data: bytes, kinds: documents.Kinds) -> list[dict[str, Any]]:
@@ -41,8 +41,8 @@ def parse_yaml(data: bytes, kinds: documents.Kinds) -> list[dict[str, Any]]:
         Exception: It is not YAML. PyYAML lets errors of any type pass, such as KeyError for ``!!bool maybe``.
     """
     text = data.decode()
-    _check_bounds(text)
-    return _flatten(list(yaml.load_all(text, Loader=_Loader)), kinds)
+    check_bounds(text)
+    return _flatten(list(yaml.load_all(text, Loader=LOADER)), kinds)
 
 
 def _flatten(parsed: list[Any], kinds: documents.Kinds) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def _flatten(parsed: list[Any], kinds: documents.Kinds) -> list[dict[str, Any]]:
     return found
 
 
-def _check_bounds(text: str) -> None:
+def check_bounds(text: str) -> None:
     """Reads the events of a YAML text, which costs no recursion and no copies, before anything is built from it.
 
     Raises:
@@ -63,7 +63,7 @@ def _check_bounds(text: str) -> None:
     nodes = copied = 0
     sizes: dict[str | None, int] = {}  # by anchor; no alias asks for None
     opened: list[tuple[str | None, int]] = []  # each open collection: its anchor, and the nodes before it
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.ScalarEvent):
             nodes += 1
             sizes[event.anchor] = 1
