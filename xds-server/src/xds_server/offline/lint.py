@@ -7,6 +7,7 @@ assumed to be there, with the ports that are asked for: that is a note, and all 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +17,16 @@ from xds_server.objects import documents, meta
 from xds_server.objects.documents import Identity
 from xds_server.objects.fields import unknown_fields
 from xds_server.objects.gateway import GRPCRoute
-from xds_server.objects.kinds import SERVICE
+from xds_server.objects.kinds import GRPC_ROUTE, SERVICE
 from xds_server.objects.policy import GRPCBackendPolicy
 from xds_server.offline.mesh import assemble
 from xds_server.offline.reading import BY_NAME, Document, Unreadable
 
 _BAD = {"Accepted": False, "ResolvedRefs": False, "Programmed": False, "PartiallyInvalid": True}
 """Conditions that say that something is wrong, each with the status that says so."""
-_PLACE = re.compile(r"(?:^|[\s`$])\.?((?:spec|rules|parentRefs|targetRefs)[\w.\[\]]*)")
-"""The path of a field in the text of a message."""
+_FIELD = re.compile(r"[A-Za-z]\w*(?:\[\d+\])*(?:\.\w+(?:\[\d+\])*)*")
+"""What may be the path of a field in the text of a message."""
+_MAX_WORDS = 20
 _ASSUMED_PORT = 60_000
 """The first number for ports that are known by name alone."""
 
@@ -116,7 +118,8 @@ def _judge(versions: Mapping[Identity, _Version]) -> Iterator[Finding]:
                 if _BAD.get(condition.type) is condition.status:
                     # What is named may be on the cluster, and not in the files.
                     level = Level.NOTE if condition.reason == "TargetNotFound" else Level.ERROR
-                    yield _finding(versions[identity].document, identity, level, _text(condition))
+                    refs = "spec.parentRefs" if kind is GRPC_ROUTE else "spec.targetRefs"
+                    yield _finding(versions[identity].document, identity, level, _text(condition), refs)
     for problem in store.problems:
         known = by_name.get((problem.kind, problem.key))
         if known is not None and known not in stated:
@@ -134,12 +137,21 @@ def _fields(document: Document, identity: Identity) -> Iterator[Finding]:
         yield Finding(document.file, document.line(found.path), Level.ERROR, _name(identity), text)
 
 
-def _finding(document: Document, identity: Identity, level: Level, message: str) -> Finding:
-    """A finding at the line of the field that the message names, else at that of the object."""
-    place = _PLACE.search(message)
-    path = place[1].rstrip(".") if place else ""
-    path = path if not path or path.startswith("spec") else f"spec.{path}"
+def _finding(
+    document: Document, identity: Identity, level: Level, message: str, otherwise: str = ""
+) -> Finding:
+    """A finding at the line of the field that the message names, else at that of another field."""
+    path = _path(document, message) or otherwise
     return Finding(document.file, document.line(path), level, _name(identity), message)
+
+
+def _path(document: Document, message: str) -> str:
+    """The field that a message names, in one word or several: ``rules[0]: matches[1].method: ...``; else empty."""
+    path = ""
+    for word in islice(_FIELD.findall(message), _MAX_WORDS):
+        candidates = (f"{path}.{word}",) if path else (word, f"spec.{word}")
+        path = next((candidate for candidate in candidates if candidate in document.lines), path)
+    return path
 
 
 def _name(identity: Identity) -> str:

@@ -102,12 +102,14 @@ def _is_wanted(file: Path, root: Path) -> bool:
     return file.suffix in SUFFIXES and file.name not in KUSTOMIZATIONS and not hidden and file.is_file()
 
 
-def _documents(file: str, text: str) -> Iterator[Document]:
+def _documents(file: str, text: str) -> Iterator[Document | Unreadable]:
     # JSON is YAML, too.
     loader = parsing.LOADER(text)
     try:
         while loader.check_node():
             node = loader.get_node()
+            for line, name in _repeated(node):
+                yield Unreadable(file, line, f"the field {name} is there twice; the last one counts")
             yield from _of_known_kinds(file, loader.construct_document(node), node)
     finally:
         loader.dispose()
@@ -130,6 +132,21 @@ def _of_known_kinds(file: str, content: object, node: yaml.Node) -> Iterator[Doc
                 yield from _of_known_kinds(file, {**implied, **item}, inner)
     elif (content.get("apiVersion"), kind) in BY_NAME:
         yield Document(file, content, dict(_lines(node, "")))
+
+
+def _repeated(node: yaml.Node) -> Iterator[tuple[int, str]]:
+    """Yields the line and the name of each field that stands twice in one mapping: YAML forbids that, PyYAML doesn't."""
+    if isinstance(node, yaml.MappingNode):
+        names: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key.value, str):
+                if key.value in names and key.value != "<<":
+                    yield key.start_mark.line + 1, key.value
+                names.add(key.value)
+            yield from _repeated(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _repeated(value)
 
 
 def _child(node: yaml.Node, name: str) -> yaml.Node | None:
