@@ -24,7 +24,7 @@ _EPILOG = "Each setting is also an environment variable, named in brackets; the 
 
 def new_app(description: str) -> typer.Typer:
     """Returns an app to which commands can be added; its help and errors are plain text."""
-    app = _plain_app(description)
+    app = _plain_app(description, completion=True)
     # Without a callback an app with one command would be that command:
     # https://typer.tiangolo.com/tutorial/commands/one-or-multiple/
     app.callback()(lambda: None)
@@ -84,10 +84,10 @@ def run_command(
     return run(app, program, arguments)
 
 
-def _plain_app(description: str | None = None) -> typer.Typer:
+def _plain_app(description: str | None = None, *, completion: bool = False) -> typer.Typer:
     return typer.Typer(
         help=description,
-        add_completion=False,
+        add_completion=completion,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
