@@ -62,7 +62,7 @@ class Prepared:
             Client("default"),
         )
         for kind in ResourceType:
-            build = builder(Key(kind, str(PORT)), cluster_domain="cluster.local")
+            build = builder(Key(kind, str(PORT)), cluster_domain="cluster.local", load_reports=True)
             if build and (resource := build(lookup)):
                 self._contents[kind.value] = wire.assemble(kind, (resource,))
         self.notify()

@@ -35,7 +35,7 @@ from xds_server.lrs.collector import LoadCollector
 from xds_server.lrs.servicer import LoadServicer
 from xds_server.mesh.problems import Problem
 from xds_server.mesh.store import Store
-from xds_server.model.service import PortName
+from xds_server.model.service import PortName, ServiceName
 from xds_server.model.tables import NODE_ZONES, SERVICES, Changes
 from xds_server.objects.kinds import KINDS, collections
 from xds_server.resources.builders import builder
@@ -114,7 +114,16 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         return [*store.problems, *(certificates.problems if certificates else ())]
 
     shown = Shown(
-        cache, servicer, probe, source.age, problems, lambda: store.statuses, settings.cluster_domain
+        cache,
+        servicer,
+        probe,
+        source.age,
+        problems,
+        lambda: store.statuses,
+        settings.cluster_domain,
+        rates=loads.rates if loads else None,
+        pod=ServiceName(settings.pod_namespace, settings.pod_name),
+        hosts=settings.admin_hosts,
     )
     admin = await serve_pages(shown, settings.admin_listen)
     server.start()

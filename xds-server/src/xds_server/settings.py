@@ -48,6 +48,13 @@ class Settings(ServiceSettings):
     admin_listen: ListenAddress = Field(
         "[::]:18080", description="Where health, metrics and debug pages are served over HTTP."
     )
+    admin_hosts: tuple[str, ...] = Field(
+        (),
+        description="Names by which browsers may reach the admin pages, separated by commas, beside IP addresses, "
+        "localhost and names of Services.",
+    )
+    pod_name: str = Field("", description="The name of this pod, for people.")
+    pod_namespace: str = Field("", description="The namespace of this pod, to find the other replicas.")
     debug_listen: AddressOrOff = Field(
         "127.0.0.1:18081",
         description="Where CSDS and gRPC reflection answer. The default is reachable only inside the pod (use "
@@ -87,7 +94,7 @@ class Settings(ServiceSettings):
         description="The suffix of full service names.",
     )
 
-    @field_validator("namespaces", "allowed_clients", mode="before")
+    @field_validator("namespaces", "allowed_clients", "admin_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Splits a text at its commas; leaves out empty parts and duplicates."""

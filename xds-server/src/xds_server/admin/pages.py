@@ -1,6 +1,7 @@
 """The admin pages: liveness, readiness, metrics, and the state as JSON."""
 
 import json
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -10,7 +11,10 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from xds_server import metrics
+from xds_server.admin.access import guard
 from xds_server.admin.probe import AdsProbe
+from xds_server.admin.site import Site
+from xds_server.admin.views.state import ClientStream, Replica, State
 from xds_server.ads.servicer import AdsServicer
 from xds_server.ads.session import ResourceStatus
 from xds_server.ads.stream import Stream
@@ -18,14 +22,16 @@ from xds_server.ads.subscription import MAX_NAME_LENGTH
 from xds_server.cache.cache import Cache
 from xds_server.explain.explanation import Explanation
 from xds_server.explain.why import explain
+from xds_server.lrs.loads import Edge, Rate
 from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Status
 from xds_server.model.client import Client
-from xds_server.model.service import PortName, Service
+from xds_server.model.service import PortName, Service, ServiceName
 from xds_server.model.tables import ENDPOINTS, SERVICES
 from xds_server.objects.kinds import GRPC_BACKEND_POLICY, GRPC_ROUTE, Kind
-from xds_server.objects.meta import DEFAULT_NAMESPACE, Key
-from xds_server.resources.types import ResourceType
+from xds_server.objects.meta import DEFAULT_NAMESPACE
+from xds_server.objects.meta import Key as ObjectKey
+from xds_server.resources.types import Key, ResourceType
 
 _DEBUG_PAGES = {
     "/debug/services": "what was discovered: each service with its ports and endpoints, and what can't be used",
@@ -48,6 +54,9 @@ class Shown(NamedTuple):
         problems: What can't be used of the objects that were read.
         statuses: What is to be said about each route and policy.
         cluster_domain: The suffix of full service names.
+        rates: Who calls whom; None if clients do not report it.
+        pod: The name and the namespace of this server's pod; empty outside of a cluster.
+        hosts: Names by which browsers may reach the server.
     """
 
     cache: Cache
@@ -55,8 +64,50 @@ class Shown(NamedTuple):
     probe: AdsProbe
     age: Callable[[], float]
     problems: Callable[[], Iterable[Problem]]
-    statuses: Callable[[], Iterable[tuple[Kind, Key, Status]]]
+    statuses: Callable[[], Iterable[tuple[Kind, ObjectKey, Status]]]
     cluster_domain: str
+    rates: Callable[[], Mapping[Edge, Rate]] | None = None
+    pod: ServiceName = ServiceName("", "")
+    hosts: tuple[str, ...] = ()
+
+    def look(self, show: Callable[[State], Any]) -> Any:
+        """Calls a function with the state, which does not change meanwhile; returns what it returns."""
+        # Not under the lock: load reports have one of their own.
+        rates = self.rates() if self.rates else {}
+        with self.cache.lock:
+            return show(
+                State(
+                    tables=self.cache.tables,
+                    streams=[
+                        ClientStream(s.number, s.call.peer, s.session)
+                        for s in self.servicer.streams
+                        if not s.is_probe
+                    ],
+                    statuses=list(self.statuses()),
+                    problems=[
+                        *self.problems(),
+                        *(
+                            Problem(key.type.label, ("", key.name), reason)
+                            for key, reason in self.cache.problems()
+                        ),
+                    ],
+                    rates=rates,
+                    reports=self.rates is not None,
+                    subscribers=lambda port: self.cache.subscribers(Key(ResourceType.CLUSTER, str(port))),
+                    age=self.age(),
+                    replica=self._replica(),
+                )
+            )
+
+    def _replica(self) -> Replica:
+        """Which server this is. The replicas are the endpoints of the Service of that name in its namespace."""
+        service = self.cache.tables[SERVICES].get(ServiceName(self.pod.namespace, "xds-server"))
+        endpoints = (
+            [self.cache.tables[ENDPOINTS].get(port, ()) for port in service.port_names] if service else []
+        )
+        return Replica(
+            self.pod.name or socket.gethostname(), self.pod.namespace, max(map(len, endpoints), default=0)
+        )
 
     def explain(self, name: str, client: Client) -> Explanation:
         """What a client gets for a name."""
@@ -73,7 +124,8 @@ class Shown(NamedTuple):
 
 def application(shown: Shown) -> web.Application:
     """The application to serve."""
-    app = web.Application()
+    app = web.Application(middlewares=[guard({*shown.hosts, shown.pod.name, socket.gethostname().lower()})])
+    Site(shown.look, shown.explain).add_to(app)
     pages = _Pages(shown)
     app.add_routes(
         [
@@ -178,7 +230,9 @@ class _Pages:
         return _json([_client(stream, statuses) for stream, statuses in found])
 
 
-def _stated(statuses: Iterable[tuple[Kind, Key, Status]], kind: Kind, field: str) -> list[Mapping[str, Any]]:
+def _stated(
+    statuses: Iterable[tuple[Kind, ObjectKey, Status]], kind: Kind, field: str
+) -> list[Mapping[str, Any]]:
     """The statuses of one kind; `field` is what the kind calls what it refers to."""
     return [
         {

@@ -142,6 +142,11 @@ class Session:
         """The client that resources are built for."""
         return self._client
 
+    @property
+    def has_rejections(self) -> bool:
+        """Whether the client rejected anything that it was sent last."""
+        return any(subscription.has_rejections for subscription in self._subscriptions.values())
+
     def request(self, request: Any) -> Outcome:
         """Applies a DiscoveryRequest.
 

@@ -114,6 +114,11 @@ class Subscription:
         """Whether there may be a response to send."""
         return bool(self.pending or self.removing) or self.send_full_state
 
+    @property
+    def has_rejections(self) -> bool:
+        """Whether the client rejected any of the resources that it was sent last."""
+        return bool(self._rejections)
+
     # ---- requests ----
 
     def answer(self, nonce: str) -> Sent | None:

@@ -169,6 +169,11 @@ class Cache:
                 traits = dict(zip(subscribed.traits, values, strict=True))
                 yield subscribed.key, traits, variant.resource, len(variant.subscribers)
 
+    def subscribers(self, key: Key) -> int:
+        """How many subscribe to a resource."""
+        subscribed = self._subscribed.get(key)
+        return sum(len(variant.subscribers) for variant in subscribed.variants.values()) if subscribed else 0
+
     def problems(self) -> Iterator[tuple[Key, str]]:
         """Resources that could not be built and keep their last good form, each with the reason."""
         for subscribed in self._subscribed.values():
