@@ -284,6 +284,7 @@ def _introduction(directory: Path, where: Listening) -> list[str]:
         applying = f"local-demo apply k8s/examples/canary --directory {directory}"
         stopping = f"local-demo stop --directory {directory}"
     return [
+        f"the page that shows everything: http://{where.admin.reachable}/",
         f"starting, with state in {directory}:",
         f"  {XDS_SERVER:<14} xDS on {where.xds}, HTTP on {where.admin}"
         + (f", CSDS on {where.debug}" if where.debug else ""),
@@ -296,7 +297,6 @@ def _introduction(directory: Path, where: Listening) -> list[str]:
         "to try from another terminal:",
         f"  {scaling}",
         f"  {applying}",
-        f"  curl http://{where.admin.reachable}/readyz",
         f"  curl http://{where.admin.reachable}/debug/",
         f"Ctrl-C here ends everything, as does {stopping}",
     ]

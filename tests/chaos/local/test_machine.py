@@ -159,7 +159,8 @@ def test_the_clock_is_set(mesh: Mesh, scenario, tmp_path: Path) -> None:
         scenario("the clock is set a day ahead, then two back, for all programs", load) as run,
     ):
         load.wait_for(mesh.hello.names)
-        for offset in (timedelta(days=1), timedelta(days=-1)):
+        offsets = timedelta(days=1), timedelta(days=-1)
+        for offset in offsets:
             run.now(f"the clock is set to {offset.days:+} day; a pod joins")
             set_clock(clock, offset)
             run.recovered(a_pod_joins(mesh, load), RECOVERED)
@@ -172,7 +173,13 @@ def test_the_clock_is_set(mesh: Mesh, scenario, tmp_path: Path) -> None:
             assert 0 <= age(server) < 60
         run.now("SIGTERM of all programs")
         end(hello, howdy, server)
-        assert [client.records[-1]["failed"] for client in (hello, howdy)] == [0, 0]
+        for client in (hello, howdy):
+            # grpc keeps the deadline of a call as a time of day: a call in flight at the moment itself may exceed it.
+            failures = [record for record in client.records if record["event"] == "call failed"]
+            assert {record["status"] for record in failures} <= {"DEADLINE_EXCEEDED"}
+            assert client.records[-1]["failed"] <= len(offsets), (
+                "one call for each time that the clock is set"
+            )
 
 
 def set_clock(file: Path, offset: timedelta) -> None:
