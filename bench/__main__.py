@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import clients, fanout, reply, running, services, stalled, traffic, transports, ways, why
+from bench import clients, fanout, loads, reply, running, services, stalled, traffic, transports, ways, why
 from bench.report import Report
 
 
@@ -21,6 +21,7 @@ PARTS = {
     "fanout": Part(fanout.measure),
     "services": Part(services.measure),
     "traffic": Part(traffic.measure),
+    "loads": Part(loads.measure),
     "stalled": Part(stalled.measure),
     "reply": Part(reply.measure),
     "transports": Part(transports.measure),
