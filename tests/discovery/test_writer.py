@@ -2,15 +2,18 @@
 
 import json
 import threading
+import time
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.api_stub import ApiStub
 from tests.support.waiting import wait_until
 from xds_server.kubernetes.api import Api
 from xds_server.kubernetes.events import EventLimits, EventWriter, ObjectRef
-from xds_server.kubernetes.writer import StatusWriter, WriterLimits
+from xds_server.kubernetes.writer import CONTESTED, StatusWriter, WriterLimits
 from xds_server.mesh.statuses import CONTROLLER, Condition, Status, StatusEntry
 from xds_server.objects.kinds import GRPC_ROUTE
 from xds_server.objects.meta import Tracked, decode
@@ -97,14 +100,31 @@ def test_a_status_is_written_once(stub, api):
 
 def test_nothing_is_written_if_the_object_says_it_already(stub, api):
     stub.apply(route())
+    stub.apply(route(name="other"))
     first = StatusWriter(api, FAST)
     with running(first):
         first.want(GRPC_ROUTE, read(stub), wanted())
         wait_until("the status", lambda: accepted(stub))
-    before = len(stub.requests)
     with running(StatusWriter(api, FAST)) as second:
         second.want(GRPC_ROUTE, read(stub), wanted())
-    assert (results(stub), len(stub.requests)) == ([200], before)
+        second.want(GRPC_ROUTE, read(stub, "other"), wanted())
+        wait_until("the status of another object", lambda: accepted(stub, "other"))
+    assert [path.rpartition("grpcroutes/")[2] for _, path, *_ in stub.writes] == [
+        "web/status",
+        "other/status",
+    ]
+
+
+def test_two_servers_that_disagree_are_told_apart_in_the_log(stub, api):
+    stub.apply(route())
+    with capture_logs() as lines, running(StatusWriter(api, FAST)) as writer:
+        for number in range(2 * CONTESTED):
+            before = len(stub.writes)
+            writer.want(GRPC_ROUTE, read(stub), wanted(accepted=number % 2 == 0))
+            wait_until("a write", partial(lambda seen: len(stub.writes) > seen, before))
+    [line] = [line for line in lines if "something else writes" in line["event"]]
+    assert line["object"] == "shop/web"
+    assert "one version of xds-server" in line["hint"]
 
 
 def test_a_replica_that_comes_second_finds_the_work_done(stub, api):
@@ -273,7 +293,59 @@ def test_two_replicas_write_one_event(stub, api):
     assert sorted(results(stub)) == [200, 201, 409]
 
 
-def test_too_many_events_are_dropped(stub, api):
+def test_events_beyond_the_burst_are_written_later(stub, api):
+    writer = EventWriter(api, EventLimits(burst=2, per_second=10, of_object=2, of_object_per_second=10))
+    for number in range(6):
+        writer.report(WEB, "NotUsable", f"problem {number}")
+    with running(writer):
+        wait_until("all Events", lambda: len(stub.events) == 6)
+
+
+def test_what_clients_reject_does_not_delay_problems_of_objects(stub, api):
+    writer = EventWriter(api, EventLimits(burst=3, of_object=3))
+    for number in range(20):
+        writer.report(WEB, "RejectedByClient", f"reason {number}")
+    writer.report(WEB, "NotUsable", "its port is 0")
+    with running(writer):
+        wait_until("the problem", lambda: ("NotUsable", "its port is 0", 1) in events(stub))
+
+
+def test_the_count_goes_on_after_a_restart(stub, api):
+    for _ in range(2):
+        with running(EventWriter(api, EventLimits(repeat=0.01))) as writer:
+            before = sum(count for *_, count in events(stub))
+            for number in range(1, 4):
+                writer.report(WEB, "RejectedByClient", "no")
+                wait_until(
+                    "the count",
+                    partial(
+                        lambda wanted: events(stub) == {("RejectedByClient", "no", wanted)}, before + number
+                    ),
+                )
+    assert events(stub) == {("RejectedByClient", "no", 6)}
+
+
+def test_the_api_is_left_alone_for_as_long_as_it_asks(stub, api):
+    stub.write_fault, stub.retry_after = 429, 1
+    with running(EventWriter(api)) as writer:
+        writer.report(WEB, "NotUsable", "first")
+        wait_until("a try", lambda: stub.writes)
+        stub.write_fault = None
+        asked = time.monotonic()
+        writer.report(WEB, "NotUsable", "second")
+        wait_until("the Event", lambda: stub.events)
+    assert time.monotonic() - asked > 0.5
+
+
+def test_more_events_than_may_wait_are_dropped(stub, api):
+    writer = EventWriter(api, EventLimits(waiting=3))
+    for number in range(20):
+        writer.report(WEB, "NotUsable", f"problem {number}")
+    with running(writer):
+        wait_until("the Events", lambda: len(stub.events) == 3)
+
+
+def test_new_events_come_slowly_after_a_burst(stub, api):
     writer = EventWriter(api, EventLimits(burst=8, of_object=3))
     for number in range(20):
         writer.report(WEB, "NotUsable", f"problem {number}")

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from tests.support.ads import AdsClient
 from tests.support.api_stub import ApiStub, endpoint_slice, service
@@ -176,7 +177,24 @@ def test_a_rejection_is_an_event_on_the_service(api, replicas):
     event = rejection(api, replicas[0], namespace="shop", reason=reason)
     assert (event["involvedObject"]["kind"], event["involvedObject"]["name"]) == ("Service", "web")
     assert event["reason"] == "RejectedByClient"
-    assert "rejected its CDS resource: web.shop:80: field  [31mlb_policy" in event["message"]
+    assert (
+        "rejected the CDS resource of Service web.shop: web.shop:80: field  [31mlb_policy" in event["message"]
+    )
+
+
+def test_a_rejection_of_a_route_is_an_event_on_the_route_too(api, replicas):
+    api.apply(route(rule()))
+    wait_until("our entry", lambda: conditions(api) == ACCEPTED)
+    with AdsClient(replicas[0].address, namespace="shop") as client:
+        client.reason = "web.shop:80: no such field"
+        client.subscribe(RouteConfiguration, "web.shop:80")
+        wait_until(
+            "both Events",
+            lambda: (
+                {event["involvedObject"]["kind"] for event in api.events.values()} == {"Service", "GRPCRoute"}
+            ),
+        )
+    assert {event["reason"] for event in api.events.values()} == {"RejectedByClient"}
 
 
 def test_the_words_of_a_client_stay_in_its_namespace(api, replicas):

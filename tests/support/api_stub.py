@@ -227,6 +227,9 @@ class ApiStub:
                 fault = None
             if fault is not None and not (watch and fault in ("end", "expired", "silence", "cut", "brief")):
                 self._fail(handler, fault)
+            elif "events" in parts:
+                event = self.events.get((namespace, parts[-1]))
+                self._fail(handler, 404) if event is None else self._answer_json(handler, 200, event)
             elif kind is None:
                 self._fail(handler, 404)
             elif parts[-1] != self.plurals[kind]:

@@ -94,7 +94,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
     servicer = AdsServicer(cache, transport, limits=limits, probe_node=probe_node, admission=admission)
     if isinstance(source, KubernetesSource):
         feedback = Feedback(
-            source.statuses, source.events, cache, store.find, cluster_domain=settings.cluster_domain
+            source.statuses, source.events, cache, store, cluster_domain=settings.cluster_domain
         )
         store.report_to(feedback)
         servicer.report_to(feedback.rejected)

@@ -4,7 +4,8 @@ It decides what is said about which object. How that is written belongs to ``kub
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from xds_server.ads.stream import Rejected
 from xds_server.cache.cache import Cache
@@ -12,9 +13,10 @@ from xds_server.kubernetes.events import EventWriter, ObjectRef
 from xds_server.kubernetes.writer import StatusWriter
 from xds_server.mesh.problems import Owner, Problem
 from xds_server.mesh.statuses import Status
+from xds_server.mesh.store import Store
 from xds_server.model.service import ServiceName
-from xds_server.objects.kinds import KINDS, SERVICE, Kind
-from xds_server.objects.meta import IdentifiedMetadata, Key, Object, Tracked
+from xds_server.objects.kinds import GRPC_BACKEND_POLICY, GRPC_ROUTE, KINDS, SERVICE, Kind
+from xds_server.objects.meta import IdentifiedMetadata, Key, Tracked
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.names import parse, parse_canonical, resolve
 from xds_server.resources.types import ResourceType
@@ -24,6 +26,14 @@ REJECTED = "RejectedByClient"
 MAX_SERVICES = 3
 """Services that get an Event for one response that a client rejected."""
 
+MAX_CAUSES = 3
+"""Routes, and policies, that get one besides."""
+
+_CAUSES = {
+    ResourceType.ROUTE: (GRPC_ROUTE, GRPC_BACKEND_POLICY),
+    ResourceType.CLUSTER: (GRPC_BACKEND_POLICY,),
+}
+"""Of which kinds of objects a resource is made beside the Service."""
 _KINDS = {kind.name: kind for kind in KINDS}
 
 
@@ -34,7 +44,7 @@ class Feedback:
         statuses: Writes statuses.
         events: Writes Events.
         cache: Says which services the names of clients mean.
-        find: Finds an object.
+        store: The objects.
         cluster_domain: The suffix of full service names.
     """
 
@@ -43,14 +53,14 @@ class Feedback:
         statuses: StatusWriter,
         events: EventWriter,
         cache: Cache,
-        find: Callable[[Kind, Key], Object | None],
+        store: Store,
         *,
         cluster_domain: str,
     ) -> None:
         self._statuses = statuses
         self._events = events
         self._cache = cache
-        self._find = find
+        self._store = store
         self._cluster_domain = cluster_domain
 
     def problem(self, owner: Owner, problem: Problem) -> None:
@@ -68,21 +78,32 @@ class Feedback:
             self._statuses.want(kind, item, status)
 
     def rejected(self, rejected: Rejected) -> None:
-        """Makes Events on the Services whose resources a client rejected."""
+        """Makes Events on the Services whose resources a client rejected, and on what may have made it do so."""
         agent, message = _printable(rejected.user_agent) or "unknown", _printable(rejected.message)
         for service in self._services(rejected):
-            # What a client of another namespace says may quote what only its namespace may see.
-            is_own = service.namespace == rejected.client.namespace
-            says = (
-                message
-                if is_own
-                else f"it is in {rejected.client.namespace}; the log of xds-server has its words"
+            for kind, key in ((SERVICE, (service.namespace, service.name)), *self._causes(rejected, service)):
+                # What a client of another namespace says may quote what only its namespace may see.
+                is_own = key[0] == rejected.client.namespace
+                says = (
+                    message
+                    if is_own
+                    else f"it is in {rejected.client.namespace}; the log of xds-server has its words"
+                )
+                resource = f"the {rejected.type.label} resource of Service {service}"
+                text = f"a client ({agent}) rejected {resource}: {says}"
+                self._events.report(self._reference(kind, key), REJECTED, text)
+
+    def _causes(self, rejected: Rejected, service: ServiceName) -> Iterator[tuple[Kind, Key]]:
+        """Yields the first routes and policies that a rejected resource of a Service was made of."""
+        kinds = _CAUSES.get(rejected.type, ())
+        for kind in kinds:
+            seen = (
+                key
+                for key in self._store.concerning(kind, service)
+                if key[0] in (service.namespace, rejected.client.namespace)
             )
-            self._events.report(
-                self._reference(SERVICE, service),
-                REJECTED,
-                f"a client ({agent}) rejected its {rejected.type.label} resource: {says}",
-            )
+            for key in islice(seen, MAX_CAUSES):
+                yield kind, key
 
     def _services(self, rejected: Rejected) -> Sequence[ServiceName]:
         """The services that a rejection is about, at most a few."""
@@ -104,7 +125,7 @@ class Feedback:
         return list(found)
 
     def _reference(self, kind: Kind, key: Key) -> ObjectRef:
-        item = self._find(kind, key)
+        item = self._store.find(kind, key)
         metadata = item.metadata if item else None
         uid = metadata.uid if isinstance(metadata, IdentifiedMetadata) else ""
         return ObjectRef(kind.name, kind.api_version, *key, uid)

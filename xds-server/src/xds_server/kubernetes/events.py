@@ -1,13 +1,14 @@
 """Writes core/v1 Events: what users see in `kubectl describe` and `kubectl get events`.
 
 What is repeated is one Event with a count. Everything is bounded, as clients can cause Events: how many there are at once, how
-often one is written, and how many are new in a while. An Event that can't be written is dropped: the log and the
-debug pages say the same.
+often one is written, and how many are new in a while; what is new beyond that waits. An Event that can't be written is
+dropped: the log and the page say the same.
 
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
 
 import hashlib
+import json
 import threading
 import time
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 COMPONENT = "xds-server"
 MAX_MESSAGE_LENGTH = 1_024
 """https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/events.go"""
+_LOOK = 1.0
+"""Seconds between two looks at what waits."""
 _MAX_NAME_LENGTH = 220
 """Of the object, in the name of its Event, which may have 253 characters."""
 
@@ -44,11 +47,14 @@ class EventLimits:
     """Bounds.
 
     Attributes:
-        burst: New Events at once.
-        per_second: New Events in the long run.
+        burst: New Events of one reason at once, so that clients that reject something delay no problems of objects.
+        per_second: New Events of one reason in the long run.
         of_object: The same bounds for one object.
         of_object_per_second: Likewise.
         known: Events that are remembered, at most.
+        waiting: Events that wait until there may be a new one, at most; more are dropped.
+        gap: Seconds between two writes.
+        longest_pause: Seconds for which the API may ask not to be called, at most.
         repeat: Seconds between two writes of one Event.
         forget: Seconds without a repetition after which an Event is forgotten.
     """
@@ -58,6 +64,9 @@ class EventLimits:
     of_object: int = 5
     of_object_per_second: float = 1 / 60
     known: int = 500
+    waiting: int = 500
+    gap: float = 0.05
+    longest_pause: float = 60.0
     repeat: float = 60.0
     forget: float = 600.0
 
@@ -103,6 +112,7 @@ class EventWriter:
         self._api = api
         self._limits = limits
         self._known: dict[_Place, _Known] = {}
+        self._waiting: dict[_Place, _Known] = {}
         self._changed = threading.Condition()
         self._stopped = False
         self._new = LogLimiter(burst=limits.burst, per_second=limits.per_second)
@@ -120,12 +130,12 @@ class EventWriter:
         place = _Place(regarding, reason, message[:MAX_MESSAGE_LENGTH])
         now = _now()
         with self._changed:
-            known = self._known.get(place)
+            known = self._known.get(place) or self._waiting.get(place)
             if known is not None:
                 known.count += 1
                 known.last, known.seen = now, time.monotonic()
-            elif self._admits(regarding):
-                self._known[place] = _Known(first=now, last=now)
+            elif len(self._waiting) < self._limits.waiting:
+                self._waiting[place] = _Known(first=now, last=now)
             else:
                 metrics.kubernetes_events.labels("dropped").inc()
                 return
@@ -148,14 +158,18 @@ class EventWriter:
             else:
                 self._failing = False
                 metrics.kubernetes_events.labels("written").inc()
+                self._sleep(self._limits.gap)
 
-    def _admits(self, regarding: ObjectRef) -> bool:
-        """Whether there may be one more Event."""
+    def _admit(self) -> None:
+        """Turns what waits into new Events, as far as there may be any."""
         self._forget()
-        if len(self._known) >= self._limits.known:
-            return False
-        name = f"{regarding.kind} {regarding.namespace}/{regarding.name}"
-        return self._of_object.allow(name) is not None and self._new.allow("") is not None
+        for place in list(self._waiting):
+            if len(self._known) >= self._limits.known:
+                return
+            regarding = place.regarding
+            name = f"{place.reason} {regarding.kind} {regarding.namespace}/{regarding.name}"
+            if self._of_object.allow(name) is not None and self._new.allow(place.reason) is not None:
+                self._known[place] = self._waiting.pop(place)
 
     def _forget(self) -> None:
         limit = time.monotonic() - self._limits.forget
@@ -166,6 +180,7 @@ class EventWriter:
         """Waits for an Event that is due; returns it as it is now, or None if the writer is stopped."""
         with self._changed:
             while not self._stopped:
+                self._admit()
                 waiting = [item for item in self._known.items() if item[1].count > item[1].written]
                 first = min(waiting, key=lambda item: item[1].due, default=None)
                 wait = None if first is None else first[1].due - time.monotonic()
@@ -174,8 +189,14 @@ class EventWriter:
                     taken = _Known(known.first, known.last, known.count, known.written)
                     known.written, known.due = known.count, time.monotonic() + self._limits.repeat
                     return place, taken
+                if self._waiting:
+                    wait = min(wait or _LOOK, _LOOK)
                 self._changed.wait(wait)
             return None
+
+    def _sleep(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped, seconds)
 
     def _write(self, place: _Place, known: _Known) -> None:
         """Creates an Event, or updates its count.
@@ -185,15 +206,16 @@ class EventWriter:
         """
         path = f"/api/v1/namespaces/{place.regarding.namespace}/events"
         name = _name(place)
-        repeated = {"count": known.count, "lastTimestamp": known.last}
         if not known.written:
             try:
                 self._api.post(path, _event(name, place, known))
             except ConflictError:
-                # Another replica, or this program before it was restarted, has written it.
-                repeated = {"lastTimestamp": known.last}
+                pass  # another replica, or this program before it was restarted, has written it
             else:
                 return
+        # Another replica may have counted meanwhile.
+        count = json.loads(self._api.get(f"{path}/{name}", {})).get("count") or 0
+        repeated = {"count": count + known.count - known.written, "lastTimestamp": known.last}
         self._api.patch(f"{path}/{name}", repeated)
 
     def _failed(self, place: _Place, error: ApiError) -> None:
@@ -208,10 +230,12 @@ class EventWriter:
                 object=f"{place.regarding.kind} {place.regarding.namespace}/{place.regarding.name}",
                 about=place.reason,
                 reason=str(error),
-                hint="grant create and patch on events, as k8s/base/xds-server does"
+                hint="grant get, create and patch on events, as k8s/base/xds-server does"
                 if error.status == 403  # noqa: PLR2004 - Forbidden
                 else None,
             )
+        if error.retry_after:
+            self._sleep(min(error.retry_after, self._limits.longest_pause))
 
 
 def _event(name: str, place: _Place, known: _Known) -> dict[str, object]:

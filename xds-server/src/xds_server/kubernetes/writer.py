@@ -60,6 +60,10 @@ class WriterLimits:
     window: float = 60.0
 
 
+CONTESTED = 5
+"""Writes of one object within the window from which something else seems to write it, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Wish:
     """What one object's status has to say.
@@ -94,6 +98,7 @@ class StatusWriter:
         self._taken: _Wish | None = None
         self._backoffs: dict[_Place, Backoff] = {}
         self._writes: dict[_Place, list[float]] = {}
+        self._contested: set[_Place] = set()
         self._outage = Backoff(limits.first_backoff, limits.last_backoff)
         self._reminded = float("-inf")
 
@@ -122,6 +127,7 @@ class StatusWriter:
             self._supersede((kind, key))
             self._wishes.pop((kind, key), None)
             self._writes.pop((kind, key), None)
+            self._contested.discard((kind, key))
             self._backoffs.pop((kind, key), None)
 
     def stop(self) -> None:
@@ -186,8 +192,22 @@ class StatusWriter:
                 raise
             self._count(wish.kind, "written")
             self._writes.setdefault((wish.kind, (namespace, name)), []).append(time.monotonic())
+            self._warn_if_contested(wish)
             return
         raise ApiError("the object keeps changing")
+
+    def _warn_if_contested(self, wish: _Wish) -> None:
+        """Logs once that something else writes other statuses to the same object."""
+        place = wish.kind, meta.key(wish.item)
+        if len(self._writes[place]) < CONTESTED or place in self._contested:
+            return
+        self._contested.add(place)
+        log.warning(
+            "something else writes our part of a status with other content; it is written less and less often",
+            kind=wish.kind.name,
+            object="/".join(meta.key(wish.item)),
+            hint="run one version of xds-server with the same settings in all replicas",
+        )
 
     def _failed(self, wish: _Wish, error: ApiError | MalformedObjectError) -> None:
         """Keeps the wish for later, unless it has been superseded; logs now and then."""

@@ -5,7 +5,7 @@ its kind, which works out what that touches and assembles only that. Then it pub
 changed: a poll that finds nothing new publishes nothing. It is not thread-safe: it belongs to the event loop.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from xds_server.mesh.nodes import NodeAssembler
@@ -14,6 +14,7 @@ from xds_server.mesh.problems import Owner, Problem, ProblemLog
 from xds_server.mesh.routes import RouteAssembler
 from xds_server.mesh.service_assembler import ServiceAssembler
 from xds_server.mesh.statuses import Status
+from xds_server.model.service import ServiceName
 from xds_server.model.tables import SERVICES, Changes, Entry
 from xds_server.model.traffic import CallPolicy
 from xds_server.objects import core, discovery, meta
@@ -88,6 +89,12 @@ class Store:
         """An object of a kind, whichever collection it is in."""
         found = (items.get(key) for collection, items in self._objects.items() if collection.kind is kind)
         return next((item for item in found if item is not None), None)
+
+    def concerning(self, kind: Kind, service: ServiceName) -> Iterator[meta.Key]:
+        """Yields the routes or policies whose statuses are about a Service."""
+        for found, (namespace, name), status in self.statuses:
+            if found is kind and any(_is_about(entry.ref, namespace, service) for entry in status.entries):
+                yield namespace, name
 
     def get(self, collection: Collection, key: meta.Key) -> meta.Object | None:
         """An object as it was last known."""
@@ -175,3 +182,12 @@ class Store:
             for key in assembler.take_restated():
                 self._report_problems((kind.name, *key), assembler.problems_of(key))
                 self._reports.status(kind, key, assembler.objects.get(key), assembler.status(key))
+
+
+def _is_about(ref: Mapping[str, str | int], namespace: str, service: ServiceName) -> bool:
+    """Whether a reference of an object in a namespace means a Service."""
+    return (ref.get("kind", SERVICE.name), ref.get("namespace", namespace), ref.get("name")) == (
+        SERVICE.name,
+        service.namespace,
+        service.name,
+    )
