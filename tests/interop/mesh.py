@@ -6,6 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.support import objects, running
 from tests.support.running import Running
 from tests.support.xds_server import XdsServer
@@ -31,7 +33,7 @@ class Mesh:
     def __init__(self, folder: Path, greeters: Sequence[Greeter]) -> None:
         self.greeters = greeters
         self.folder = folder
-        self.server = XdsServer(folder, GRPC_VERBOSITY="NONE")
+        self.server = XdsServer(folder, GRPC_VERBOSITY="NONE", LOAD_REPORT_INTERVAL="1")
         self.nacks = 0
         self._servers = [self.server]
 
@@ -83,6 +85,16 @@ class Mesh:
         _, text = self.server.get("/metrics")
         lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def labelled(self, name: str, **labels: str) -> float:
+        """Returns a metric with these labels; 0 if there is none."""
+        _, text = self.server.get("/metrics")
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and sample.labels == labels
+        )
 
     def assert_no_nacks(self) -> None:
         """Asserts that no client has sent a NACK."""

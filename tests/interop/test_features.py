@@ -35,6 +35,7 @@ USERS = [f"user-{number}" for number in range(200)]
 NO_FILTERS = "tonic-xds reads no HTTP filters; calls are made as ever"
 NO_CLUSTER_FIELDS = "tonic-xds reads no such field of a cluster"
 NO_RING_HASH = "tonic-xds refuses a cluster whose balancing policy is ring hash (`lb_policy`)"
+NO_REPORTS = "tonic-xds sends no load reports"
 NO_PRIORITIES = "tonic-xds reads no priorities; calls go to all endpoints alike"
 
 pytestmark = pytest.mark.parametrize("start", [each.name for each in (*LANGUAGES, RUST)], indirect=True)
@@ -73,6 +74,45 @@ def only(replies: Replies) -> dict[str, Any]:
     assert replies.hosts == []
     [failure] = replies.failures
     return failure
+
+
+# Load reports
+
+
+@pytest.mark.smoke
+def test_load_reports(
+    traffic: Traffic, start: StartProgram, note: Note, request: pytest.FixtureRequest
+) -> None:
+    """Load reports: requests and failures by Service, as sums in `/metrics`"""
+    if request.node.callspec.params["start"] == RUST.name:
+        pytest.skip(f"n/a: {NO_REPORTS}")
+    good, bad, *_ = traffic.backends
+    traffic.apply(
+        service(SERVICE, [good]),
+        service("bad", [bad]),
+        route("""
+        - matches: [{headers: [{name: x-bad, value: "yes"}]}]
+          backendRefs: [{name: bad, port: 50051}]
+        - backendRefs: [{name: hello-server, port: 50051}]
+        """),
+    )
+    bad.fail(grpc.StatusCode.UNAVAILABLE)
+    client = opened(start)
+    assert call(client, 30).failures == []
+    assert len(call(client, 10, metadata={"x-bad": "yes"}).failures) == 10
+
+    def reported() -> dict[str, float]:
+        return {
+            f"{name} {result}": traffic.mesh.labelled(
+                "xds_load_requests_total", service=f"{name}.default:50051", result=result
+            )
+            for name in (SERVICE, "bad")
+            for result in ("succeeded", "failed")
+        }
+
+    expected = {f"{SERVICE} succeeded": 30, f"{SERVICE} failed": 0, "bad succeeded": 0, "bad failed": 10}
+    wait_until("the reports", lambda: reported() == expected)
+    note("30 and 10 of 30 and 10")
 
 
 # Routes
