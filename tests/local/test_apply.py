@@ -174,8 +174,22 @@ GOOD_SERVICE = "{apiVersion: v1, kind: Service, metadata: {name: fine}, spec: {p
         ("just text", "is not a Kubernetes object: give it apiVersion, kind and metadata.name"),
         (
             "{apiVersion: v1, kind: Service, metadata: {name: ../x}}",
-            "Service: metadata.name and metadata.namespace must consist of",
+            "Service: metadata.name must consist of at most 253 lower-case letters",
         ),
+        (
+            f"{{apiVersion: v1, kind: Service, metadata: {{name: {'x' * 300}}}}}",
+            "Service: metadata.name must consist of at most 253 lower-case letters",
+        ),
+        (
+            "{apiVersion: v1, kind: Service, metadata: {name: c, namespace: a.b}}",
+            "Service: metadata.namespace must consist of at most 63 lower-case letters, digits, '-', not 'a.b'",
+        ),
+        (
+            "{apiVersion: v1, kind: Service, metadata: {name: x}, spec: 5}",
+            "Service default/x: spec must be a mapping",
+        ),
+        ("{apiVersion: v1, kind: List, items: 5}", "items of a List must be a list, not 5"),
+        (GOOD_SERVICE, "service default/fine is in"),
         (
             "{apiVersion: v1, kind: Service, metadata: {name: x}}",
             "service default/x: spec must have a selector and ports",
@@ -204,6 +218,18 @@ def test_an_error_names_file_object_and_mend_and_applies_nothing(
     assert {each.name for each in demo.directory.glob("objects/*")} == before
 
 
+def test_an_object_that_is_not_used_is_told_and_fails(demo: Demo, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "{apiVersion: proxyless-grpc-lb.dev/v1alpha1, kind: GRPCBackendPolicy, metadata: {name: hello-server}, "
+        'spec: {targetRefs: [{group: "", kind: Service, name: hello-server}], timeout: 1s}}'
+    )
+    result = demo.command("apply", str(file))
+    assert result.returncode == 1
+    assert "Accepted=False Invalid: spec.timeout is 1s" in result.stdout
+    delete(demo, file)
+
+
 @pytest.mark.parametrize("command", ["apply", "delete"])
 def test_no_demo_runs(command: str, tmp_path: Path) -> None:
     arguments = (command, str(EXAMPLES / "canary"), "--directory", str(tmp_path))
@@ -219,6 +245,7 @@ def test_no_demo_runs(command: str, tmp_path: Path) -> None:
         ({}, "has no YAML files"),
         ({"kustomization.yaml": "resources: [gone.yaml]"}, "gone.yaml: cannot be read: No such file"),
         ({"kustomization.yaml": "labels: []"}, "has no list of `resources`"),
+        ({"kustomization.yaml": "resources: [.]"}, "its kustomization leads to itself"),
     ],
 )
 def test_a_folder_without_objects(files: dict[str, str], complaint: str, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ Directory = Annotated[
 ]
 Service = Annotated[
     str,
-    typer.Argument(metavar="SERVICE", help="hello-server, howdy-server or a Deployment that was applied."),
+    typer.Argument(metavar="NAME", help="hello-server, howdy-server or a Deployment that was applied."),
 ]
 Replicas = Annotated[
     int, typer.Argument(metavar="REPLICAS", parser=_replicas, help=f"From 0 to {MAX_REPLICAS}.")
@@ -62,7 +62,10 @@ def scale(service: Service, replicas: Replicas, directory: Directory = commands.
 
 @program.command()
 def apply(file: File, directory: Directory = commands.DIRECTORY) -> int:
-    """Creates or changes the objects of a file, waits until they are ready, and shows their conditions."""
+    """Creates or changes the objects of a file, waits until they are ready, and shows their conditions.
+
+    The exit code is 1 if xds-server does not use one of them as it is, and 2 if nothing was applied.
+    """
     return commands.apply(directory, file)
 
 

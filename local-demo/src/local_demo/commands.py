@@ -87,6 +87,7 @@ def apply(directory: Path, path: Path) -> int:
             _check(document)
         except ConfigurationError as error:
             raise ConfigurationError(f"{source}: {error}") from error
+    _check_duplicates(found)
     _require_demo(state)
     stages: dict[_Stage, list[Object]] = {stage: [] for stage in _Stage}
     for _, document in found:
@@ -98,8 +99,7 @@ def apply(directory: Path, path: Path) -> int:
             traffic = kept
         for deployment in (objects.deployment(each) for each in kept if each["kind"] == objects.DEPLOYMENT):
             _wait_until_ready(state, deployment)
-    _show_conditions(state, traffic)
-    return 0
+    return 0 if _show_conditions(state, traffic) else 1
 
 
 def delete(directory: Path, path: Path) -> int:
@@ -136,6 +136,16 @@ def _check(document: Object) -> None:
         objects.deployment(document)
     elif document["kind"] == objects.SERVICE:
         objects.service(document)
+
+
+def _check_duplicates(found: Sequence[tuple[Path, Object]]) -> None:
+    """Raises ConfigurationError if an object is there twice."""
+    files: dict[Identity, Path] = {}
+    for file, document in found:
+        identity = objects.identity(document)
+        if identity in files:
+            raise ConfigurationError(f"{file}: {identity} is in {files[identity]} too: delete one of the two")
+        files[identity] = file
 
 
 class _Stage(Enum):
@@ -205,13 +215,16 @@ def _wait_until_ready(state: State, deployment: Deployment) -> None:
     say(f"{name}: {_counted(replicas)} ready{also} after {time.monotonic() - started:.1f} s")
 
 
-def _show_conditions(state: State, documents: Sequence[Object]) -> None:
-    """Says what xds-server thinks of routes and policies, once it has read them."""
+def _show_conditions(state: State, documents: Sequence[Object]) -> bool:
+    """Says what xds-server thinks of routes and policies, once it has read them; returns whether it uses all of them."""
+    used = True
     waiting = {objects.identity(document): document["metadata"]["generation"] for document in documents}
     admin = state.admin()
 
     def answered() -> bool:
+        nonlocal used
         for identity, entry in list(conditions.fetch(admin, waiting)):
+            used = used and conditions.is_good(identity, entry)
             for line in conditions.lines(identity, entry):
                 say(line)
             del waiting[identity]
@@ -220,6 +233,8 @@ def _show_conditions(state: State, documents: Sequence[Object]) -> None:
     if not wait(answered, _CONDITIONS_SECONDS):
         for identity in waiting:
             say(f"{identity}: xds-server says nothing about it: see the demo's output")
+        return False
+    return used
 
 
 def stop(directory: Path) -> int:

@@ -28,13 +28,25 @@ def fetch(admin: str, wanted: Mapping[Identity, int]) -> Iterator[tuple[Identity
 
 def lines(identity: Identity, entry: Mapping[str, Any]) -> list[str]:
     """Returns what to tell: the good conditions in one line, or a line for each bad one."""
-    found = [each for parent in entry[_PAGES[identity.kind][1]] for each in parent["conditions"]]
-    bad = [each for each in found if each["status"] == (each["type"] in _BAD_IF_TRUE)]
-    if bad:
+    found = _conditions(identity, entry)
+    if bad := [each for each in found if _is_bad(each)]:
         texts = [f"{each['type']}={each['status']} {each['reason']}: {each['message']}" for each in bad]
     else:
         texts = [", ".join(dict.fromkeys(each["type"] for each in found)) or "attaches to nothing"]
     return [f"{identity}: {text}" for text in dict.fromkeys(texts)]
+
+
+def is_good(identity: Identity, entry: Mapping[str, Any]) -> bool:
+    """Whether an object is used as it is."""
+    return not any(map(_is_bad, _conditions(identity, entry)))
+
+
+def _conditions(identity: Identity, entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [each for parent in entry[_PAGES[identity.kind][1]] for each in parent["conditions"]]
+
+
+def _is_bad(condition: Mapping[str, Any]) -> bool:
+    return bool(condition["status"] == (condition["type"] in _BAD_IF_TRUE))
 
 
 def _get(admin: str, page: str) -> list[Any]:

@@ -33,7 +33,9 @@ _KINDS = {
     ("apps/v1", DEPLOYMENT),
 }
 """What the local demo has a use for: Deployments run here, xds-server reads the others."""
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
+_NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+"""https://kubernetes.io/docs/concepts/overview/working-with-objects/names/; without dots, so that NAMESPACE.NAME is unique."""
 _DEMO_SETS = frozenset({"PORT", "POD_IP", "LOG_FORMAT", "GRPC_XDS_BOOTSTRAP", "GRPC_XDS_BOOTSTRAP_CONFIG"})
 """Variables of a container that the demo sets itself: all programs share this machine and one output."""
 
@@ -121,7 +123,10 @@ def parse(text: str, source: str) -> list[Object]:
 
 def _flatten(document: Any, source: str) -> Iterator[Object]:
     if isinstance(document, dict) and document.get("kind") == "List":
-        for item in document.get("items") or ():
+        items = document.get("items") or []
+        if not isinstance(items, list):
+            raise ConfigurationError(f"{source}: items of a List must be a list, not {items!r}")
+        for item in items:
             yield from _flatten(item, source)
         return
     metadata = document.get("metadata") if isinstance(document, dict) else None
@@ -130,11 +135,15 @@ def _flatten(document: Any, source: str) -> Iterator[Object]:
             f"{source}: is not a Kubernetes object: give it apiVersion, kind and metadata.name"
         )
     name, namespace = metadata.get("name"), metadata.get("namespace") or NAMESPACE
-    if not all(isinstance(text, str) and _NAME.fullmatch(text) for text in (name, namespace)):
-        raise ConfigurationError(
-            f"{source}: {document['kind']}: metadata.name and metadata.namespace must consist of lower-case letters, "
-            f"digits, '-' and '.', not {name!r} and {namespace!r}"
-        )
+    for text, pattern, field in ((name, _NAME, "name"), (namespace, _NAMESPACE, "namespace")):
+        if not (isinstance(text, str) and pattern.fullmatch(text)):
+            raise ConfigurationError(
+                f"{source}: {document['kind']}: metadata.{field} must consist of at most "
+                f"{253 if field == 'name' else 63} lower-case letters, digits, '-'{' and dots' * (field == 'name')}, "
+                f"not {str(text)[:100]!r}"
+            )
+    if not isinstance(document.get("spec", {}), dict):
+        raise ConfigurationError(f"{source}: {document['kind']} {namespace}/{name}: spec must be a mapping")
     yield document
 
 

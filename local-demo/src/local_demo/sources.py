@@ -11,12 +11,18 @@ _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 _KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 
 
-def read(path: Path) -> Iterator[tuple[Path, str]]:
+def read(path: Path, inside: tuple[Path, ...] = ()) -> Iterator[tuple[Path, str]]:
     """Yields each file with its text. Of a kustomization only `resources` counts.
 
+    Args:
+        path: A file or a folder.
+        inside: The folders whose kustomizations lead here.
+
     Raises:
-        ConfigurationError: A file cannot be read, or a folder has none.
+        ConfigurationError: A file cannot be read, a folder has none, or a kustomization leads to itself.
     """
+    if path.resolve() in inside:
+        raise ConfigurationError(f"{path}: its kustomization leads to itself by its `resources`")
     if not path.is_dir():
         yield path, _text(path)
         return
@@ -28,7 +34,7 @@ def read(path: Path) -> Iterator[tuple[Path, str]]:
     if not files:
         raise ConfigurationError(f"{path}: has no YAML files: name a file, or another folder")
     for file in files:
-        yield from read(file)
+        yield from read(file, (*inside, path.resolve()))
 
 
 def _resources(kustomization: Path) -> list[str]:
