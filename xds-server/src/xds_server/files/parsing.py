@@ -17,6 +17,8 @@ MAX_DOCUMENTS = 100_000
 """Objects of known kinds in one file."""
 MAX_DEPTH = 100
 """Levels of nesting in a YAML document. libyaml's loader recurses in C, so deep nesting would overflow the stack."""
+MAX_NODES = 5_000_000
+"""Values in one YAML file: some 400,000 endpoints. Each takes many times its bytes as an object."""
 MAX_COPIED_NODES = 100_000
 """Nodes that the aliases of one YAML file may stand for. Nested aliases and merge keys grow exponentially."""
 
@@ -53,17 +55,19 @@ def _flatten(parsed: list[Any], kinds: documents.Kinds) -> list[dict[str, Any]]:
     return found
 
 
-def check_bounds(text: str) -> None:
+def check_bounds(text: str, max_nodes: int = MAX_NODES) -> None:
     """Reads the events of a YAML text, which costs no recursion and no copies, before anything is built from it.
 
     Raises:
-        MalformedObjectError: It is too deep, or its aliases stand for too much.
+        MalformedObjectError: It is too deep or too long, or its aliases stand for too much.
         yaml.YAMLError: It is not YAML.
     """
     nodes = copied = 0
     sizes: dict[str | None, int] = {}  # by anchor; no alias asks for None
     opened: list[tuple[str | None, int]] = []  # each open collection: its anchor, and the nodes before it
     for event in yaml.parse(text, Loader=LOADER):
+        if nodes > max_nodes:
+            raise MalformedObjectError(f"it has more than {max_nodes} values; split it into several files")
         if isinstance(event, yaml.ScalarEvent):
             nodes += 1
             sizes[event.anchor] = 1
