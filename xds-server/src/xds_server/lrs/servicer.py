@@ -142,15 +142,19 @@ class _Stream:
         self._allowance = allowance
         self._servicer = servicer
         self._log = log
+        self._has_reported = False
 
     def received(self, message: bytes) -> None:
         """Answers the first request, and adds the reports of the others."""
         try:
+            self._session.admit(time.monotonic())
+            request = _decode(message)
             if self._session.caller is None:
-                self.call.write(self._session.begin(_decode(message)))
-            elif self._session.admits(time.monotonic()):
+                self.call.write(self._session.begin(request))
+            if request.cluster_stats or self._has_reported:
+                self._has_reported = True
                 metrics.load_reports.inc()
-                self._servicer.add(self._number, self._session, _decode(message))
+                self._servicer.add(self._number, self._session, request)
         except RequestError as error:
             reason = str(error)
             self._log.warning(

@@ -21,17 +21,17 @@ from xds_server.resources.names import parse_canonical
 
 MAX_CLUSTERS = 1_000
 """In one report; more are not read."""
-MAX_LOCALITIES = 100
-"""Of one cluster in one report; more are not read."""
+MAX_LOCALITIES = 2_000
+"""Of all clusters of one report together; more are not read."""
 MAX_COUNT = 10**9
 """Requests in one report about one locality; more are cut to this."""
 MAX_ZONE_LENGTH = 253
 MIN_SECONDS, MAX_SECONDS = 0.1, 3_600.0
 """What a report may say it covers; other numbers are cut to these."""
-EARLY = 0.25
-"""The part of the interval after which the next report may come; one that comes earlier is dropped unread."""
-MAX_EARLY = 100
-"""Reports in a row that may come too early, before the stream is closed."""
+REPORTS_IN_INTERVAL = 4
+"""Reports that a client may send in the long run; it is asked for one."""
+BURST = 20
+"""Reports that may come at once: after a pause of the server, those of the meantime do."""
 
 
 class Session:
@@ -56,10 +56,12 @@ class Session:
         self._exists = exists
         self._identity = identity
         self._last = float("-inf")
-        self._early = 0
+        self._allowed = float(BURST)
 
     def begin(self, request: Any) -> bytes:
         """Applies the first request, which tells who the client is; returns the response, which says what to report.
+
+        It may be a report as well: grpc-js sends what it has gathered when it opens a stream again.
 
         Raises:
             InvalidRequestError: It breaks a limit.
@@ -75,21 +77,18 @@ class Session:
         encoded: bytes = response.SerializeToString()
         return encoded
 
-    def admits(self, now: float) -> bool:
-        """Whether a report that comes now is to be read.
+    def admit(self, now: float) -> None:
+        """Checks how often reports come, before they cost anything.
 
         Raises:
-            ExhaustedError: Too many came too early.
+            ExhaustedError: They come much more often than they were asked for.
         """
-        if now - self._last < EARLY * self._interval:
-            self._early += 1
-            if self._early > MAX_EARLY:
-                raise ExhaustedError(
-                    f"load reports come much more often than every {self._interval:g} s, as they were asked for"
-                )
-            return False
-        self._last, self._early = now, 0
-        return True
+        gained = (now - self._last) * REPORTS_IN_INTERVAL / self._interval
+        self._allowed, self._last = min(self._allowed + gained, BURST) - 1, now
+        if self._allowed < 0:
+            raise ExhaustedError(
+                f"load reports come much more often than every {self._interval:g} s, as they were asked for"
+            )
 
     def counts(self, request: Any) -> Iterator[Counts]:
         """Yields what a report says about services that exist.
@@ -99,12 +98,15 @@ class Session:
         """
         if self.caller is None:
             raise InvalidRequestError("the first LoadStatsRequest must have the node")
+        left = MAX_LOCALITIES
         for cluster in request.cluster_stats[:MAX_CLUSTERS]:
             service = parse_canonical(cluster.cluster_name)
             if service is None or not self._exists(service):
                 continue
             seconds = self._seconds(cluster)
-            for locality in cluster.upstream_locality_stats[:MAX_LOCALITIES]:
+            localities = cluster.upstream_locality_stats[:left]
+            left -= len(localities)
+            for locality in localities:
                 yield Counts(
                     service,
                     locality.locality.zone[:MAX_ZONE_LENGTH],
