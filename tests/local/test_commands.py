@@ -177,6 +177,14 @@ def test_the_bootstrap_for_pods_is_that_of_the_component() -> None:
     assert json.loads(run("bootstrap", "--pod", "--server", "xds-server:18000").stdout) == json.loads(text)
 
 
+def test_the_bootstrap_with_tls_names_the_files_of_a_secret() -> None:
+    [server] = json.loads(run("bootstrap", "--tls", "/tls/").stdout)["xds_servers"]
+    assert server["server_uri"] == "xds-server.xds-system:18001"
+    [credentials] = server["channel_creds"]
+    assert credentials["type"] == "tls"
+    assert sorted(credentials["config"].values()) == ["/tls/ca.crt", "/tls/tls.crt", "/tls/tls.key"]
+
+
 def test_a_server_that_is_no_address_is_refused() -> None:
     done = run("bootstrap", "--server", "xds-server")
     assert done.returncode == 2

@@ -310,22 +310,12 @@ def presented(secured: Secured) -> bytes:
 def test_a_grpc_client_with_certificate_files_is_balanced(secured: Secured, tmp_path: Path) -> None:
     secured.authority.issue(spiffe_ids=[SHOP]).write(tmp_path / "client", secured.authority)
     port = running.free_port()
-    files = {name: str(tmp_path / "client" / name) for name in ("ca.crt", "tls.crt", "tls.key")}
-    creds = {
-        "ca_certificate_file": files["ca.crt"],
-        "certificate_file": files["tls.crt"],
-        "private_key_file": files["tls.key"],
-    }
-    bootstrap = {
-        "xds_servers": [
-            {
-                "server_uri": secured.address.replace("127.0.0.1", "localhost"),
-                "channel_creds": [{"type": "tls", "config": creds}],
-                "server_features": ["xds_v3"],
-            }
-        ],
-        "node": {"id": "checkout"},
-    }
+    server = secured.address.replace("127.0.0.1", "localhost")
+    made = running.run(
+        "xds-server",
+        *("bootstrap", "--server", server, "--tls", str(tmp_path / "client"), "--namespace", "shop"),
+        env=running.environment(),
+    )
     objects.write(
         tmp_path / "objects/web.yaml",
         objects.service("web", namespace="shop"),
@@ -335,6 +325,6 @@ def test_a_grpc_client_with_certificate_files_is_balanced(secured: Secured, tmp_
     with running.Running("hello-server", env=env) as greeter:
         greeter.wait_for_line("serving")
         call = Path(__file__).parents[1] / "support" / "call.py"
-        env = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=json.dumps(bootstrap))
+        env = running.environment(GRPC_XDS_BOOTSTRAP_CONFIG=made.stdout)
         result = running.run("python", str(call), "xds:///web:50051", env=env, seconds=60)
     assert json.loads(result.stdout) == {"xds:///web:50051": "web-1"}

@@ -11,7 +11,8 @@ from xds_server import bootstrap as bootstraps
 from xds_server.bootstrap import NODE_NAME, POD_NAME, POD_NAMESPACE, POD_ZONE
 from xds_server.commands.output import Form, FormOption, show
 
-IN_CLUSTER = "xds-server.xds-system:18000"
+IN_CLUSTER = "xds-server.xds-system"
+PORT, TLS_PORT = 18000, 18001
 
 EXAMPLES = """\b
 Examples:
@@ -21,11 +22,20 @@ Examples:
 \b
   In a Deployment, where Kubernetes expands $(POD_NAME), $(POD_NAMESPACE), $(POD_ZONE) and $(NODE_NAME):
     xds-server bootstrap --pod
+\b
+  With TLS, and the client's certificate mounted at /tls:
+    xds-server bootstrap --pod --tls /tls
 """
 
 
 def bootstrap(  # noqa: PLR0913, PLR0917 - one for each flag
-    server: Annotated[str, typer.Option(help="HOST:PORT of xds-server.")] = IN_CLUSTER,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of xds-server.",
+            show_default=f"{IN_CLUSTER}:{PORT}, with --tls {IN_CLUSTER}:{TLS_PORT}",
+        ),
+    ] = None,
     namespace: Annotated[str, typer.Option(help="The client's namespace.")] = "default",
     node_id: Annotated[str, typer.Option(help="Names the client on the page and in the log.")] = "client",
     zone: Annotated[str, typer.Option(help="The client's zone.")] = "",
@@ -37,9 +47,17 @@ def bootstrap(  # noqa: PLR0913, PLR0917 - one for each flag
             help="For a pod: variables of its Deployment instead of --namespace, --node-id, --zone, --node.",
         ),
     ] = False,
+    tls: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER",
+            help="With TLS: the folder, on the client, with tls.crt, tls.key and ca.crt, as a Secret of cert-manager has them.",
+        ),
+    ] = "",
     output: FormOption = Form.JSON,
 ) -> int:
     """Prints the bootstrap of a client, for GRPC_XDS_BOOTSTRAP_CONFIG or a file named by GRPC_XDS_BOOTSTRAP."""
+    server = server if server is not None else f"{IN_CLUSTER}:{TLS_PORT if tls else PORT}"
     try:
         addresses.parse(server, min_port=1)
     except ValueError as error:
@@ -47,6 +65,13 @@ def bootstrap(  # noqa: PLR0913, PLR0917 - one for each flag
     if pod:
         namespace, zone, node = POD_NAMESPACE, POD_ZONE, NODE_NAME
         node_id = f"{POD_NAME}.{POD_NAMESPACE}"
-    made = bootstraps.bootstrap(server=server, node_id=node_id, namespace=namespace, zone=zone, node=node)
+    made = bootstraps.bootstrap(
+        server=server,
+        node_id=node_id,
+        namespace=namespace,
+        zone=zone,
+        node=node,
+        certificates=tls.rstrip("/"),
+    )
     show(output, made, json.dumps(made))
     return 0
