@@ -44,7 +44,7 @@ def installed(kind: Cluster) -> Iterator[Cluster]:
             "the injector to work",
             lambda: environment(kind, pod("probe", labels=LABELLED)),
             lambda found: BOOTSTRAP in found,
-            seconds=30,
+            seconds=120,
         )
         yield kind
     finally:
@@ -55,11 +55,21 @@ def installed(kind: Cluster) -> Iterator[Cluster]:
             kind.kubectl("delete", what, "xds-system-xds-server")
 
 
-def pod(name: str, *, labels: dict[str, str] | None = None, **spec: object) -> Object:
-    """A pod, with one container unless the spec says otherwise."""
-    containers = {"containers": [{"name": "a", "image": "none"}]}
+def pod(name: str, *, labels: dict[str, str] | None = None, **spec: list[Object]) -> Object:
+    """A pod that every pod security standard admits, with one container unless the spec says otherwise."""
+    spec.setdefault("containers", [{"name": "a", "image": "none"}])
+    confined = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    user = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
+    containers = {
+        kind: [{**each, "securityContext": confined} for each in found] for kind, found in spec.items()
+    }
     metadata = {"name": name, "labels": labels or {}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**containers, **spec}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {**containers, "securityContext": user},
+    }
 
 
 def created(cluster: Cluster, wanted: Object, namespace: str) -> Object:
