@@ -108,7 +108,7 @@ def test_every_container_gets_it_before_its_own_variables_unless_it_has_one(inst
         {"name": "MINE", "value": "1"},
         {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
     ]
-    containers = [
+    containers: list[Object] = [
         {"name": "a", "image": "none", "env": own},
         {"name": "b", "image": "none"},
         {"name": "c", "image": "none", "env": [{"name": "GRPC_XDS_BOOTSTRAP", "value": "/a/file"}]},
