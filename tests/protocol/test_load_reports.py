@@ -123,6 +123,19 @@ async def test_endless_reports_end_the_stream(servicer, channel):
     assert servicer.totals()[WEB].succeeded <= BURST
 
 
+async def test_a_report_that_can_not_be_read_ends_its_stream_alone(servicer, channel):
+    good, _ = await opened(channel)
+    raw = channel.stream_stream("/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats")()
+    await raw.write(first().SerializeToString())
+    await raw.read()
+    await raw.write(b"\xff\xff")
+    await good.write(report(10))
+    await until(servicer.totals)
+    assert await raw.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert servicer.totals() == {WEB: Totals(10)}
+    good.cancel()
+
+
 async def test_what_is_no_report_ends_the_stream(channel):
     raw = channel.stream_stream("/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats")()
     await raw.write(b"\xff\xff")
