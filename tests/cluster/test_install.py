@@ -9,6 +9,8 @@ import yaml
 from tests.cluster import kube, waiting
 from tests.cluster.kube import Cluster, Object
 
+pytestmark = pytest.mark.timeout(600)
+
 NAMESPACE = "xds-system"
 TEAM = "team"
 LABELLED = {"xds-client": "true"}

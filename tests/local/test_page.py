@@ -147,6 +147,8 @@ def test_what_a_client_sends_is_text(server: XdsServer) -> None:
         ("127.0.0.1.evil.example.com", 421),
         ("xds-server.svc.evil.com", 421),
         ("svc.evil.com", 421),
+        ("xds-server.xds-system.svc.evil.com", 421),
+        ("xds-server.xds-system.svc.cluster.local.evil.com", 421),
     ],
 )
 def test_names_that_somebody_else_may_own_are_refused(server: XdsServer, host: str, status: int) -> None:

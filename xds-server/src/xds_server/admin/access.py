@@ -20,7 +20,7 @@ HEADERS = {
 }
 
 
-def guard(hosts: Collection[str]) -> Middleware:
+def guard(hosts: Collection[str], cluster_domain: str) -> Middleware:
     """Returns the middleware that refuses requests which a page of somebody else may have made.
 
     A browser sends such a page's requests to any address that its host name resolves to (DNS rebinding), so the name in
@@ -28,13 +28,14 @@ def guard(hosts: Collection[str]) -> Middleware:
 
     Args:
         hosts: Names by which the server is reached, beside IP addresses, localhost and names of Kubernetes Services.
+        cluster_domain: The suffix of full names of Services.
     """
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in OPEN:
             name = host_name(request.headers.get("Host", ""))
-            if not is_allowed(name, hosts):
+            if not is_allowed(name, hosts, cluster_domain):
                 raise web.HTTPMisdirectedRequest(
                     text=f"{name[:100]} is none of this server's names; add it to ADMIN_HOSTS, or use an IP address\n"
                 )
@@ -54,14 +55,14 @@ def host_name(host: str) -> str:
     return name.strip("[]").lower().removesuffix(".")
 
 
-def is_allowed(name: str, hosts: Collection[str]) -> bool:
+def is_allowed(name: str, hosts: Collection[str], cluster_domain: str) -> bool:
     """Whether a name can't be one that somebody else's DNS resolves to this server."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        parts = name.split(".")
-        # Without a dot it is no name of the public DNS; SERVICE.NAMESPACE.svc is one of the cluster's.
-        return len(parts) == 1 or name in hosts or parts[2:3] == ["svc"]
+        # Without a dot it is no name of the public DNS; there is no top-level domain `svc`, and the cluster's is its own.
+        is_service = name.endswith((".svc", f".svc.{cluster_domain}"))
+        return "." not in name or name in hosts or is_service
     return True
 
 

@@ -111,20 +111,24 @@ class Shown(NamedTuple):
 
     def explain(self, name: str, client: Client) -> Explanation:
         """What a client gets for a name."""
-        with self.cache.lock:
-            return explain(
-                self.cache.tables,
-                self.cache.locate(client),
-                name,
-                cluster_domain=self.cluster_domain,
-                statuses=self.statuses(),
-                problems=self.problems(),
-            )
+        # Without the lock: the tables change in the event loop alone, where this is called.
+        return explain(
+            self.cache.tables,
+            self.cache.locate(client),
+            name,
+            cluster_domain=self.cluster_domain,
+            statuses=self.statuses(),
+            problems=self.problems(),
+        )
 
 
 def application(shown: Shown) -> web.Application:
     """The application to serve."""
-    app = web.Application(middlewares=[guard({*shown.hosts, shown.pod.name, socket.gethostname().lower()})])
+    app = web.Application(
+        middlewares=[
+            guard({*shown.hosts, shown.pod.name, socket.gethostname().lower()}, shown.cluster_domain)
+        ]
+    )
     Site(shown.look, shown.explain).add_to(app)
     pages = _Pages(shown)
     app.add_routes(

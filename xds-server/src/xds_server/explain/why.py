@@ -1,6 +1,7 @@
 """Explains, step by step, what a client gets for a name. Pure."""
 
 import difflib
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 
@@ -21,8 +22,8 @@ from xds_server.resources.names import ARTICLE_SUFFIX, TargetName
 
 SCHEME = "xds:///"
 MAX_NEAREST = 5
-MAX_COMPARED = 20_000
-"""Names that a name is compared with, to find the nearest."""
+MAX_COMPARED = 50
+"""Names that a name is compared with closely: those that share most groups of three characters with it."""
 MAX_RULES = 50
 MAX_ADDRESSES = 20
 """Of one zone; more are only counted."""
@@ -231,10 +232,17 @@ def _nearest_service(target: TargetName, client: Client, tables: Tables) -> tupl
 
 def _nearest(text: str, tables: Tables) -> tuple[str, ...]:
     """The names of the ports of the services whose names are most like a text."""
-    services = {str(service.name): service for service in islice(tables[SERVICES].values(), MAX_COMPARED)}
+    services = {str(service.name): service for service in tables[SERVICES].values()}
     wanted = text.partition(":")[0]
     # The same Service in another namespace is nearest, however long the namespaces are.
     same = [name for name in services if name.partition(".")[0] == wanted.partition(".")[0]]
-    alike = difflib.get_close_matches(wanted, services, n=MAX_NEAREST, cutoff=0.6)
+    groups = _groups(wanted)
+    likely = heapq.nlargest(MAX_COMPARED, services, key=lambda name: len(groups & _groups(name)))
+    alike = difflib.get_close_matches(wanted, likely, n=MAX_NEAREST, cutoff=0.6)
     found = [port for name in dict.fromkeys([*same, *alike]) for port in names.of_service(services[name])]
     return tuple(found[:MAX_NEAREST])
+
+
+def _groups(text: str) -> set[str]:
+    """The groups of three characters in a text."""
+    return {text[place : place + 3] for place in range(max(1, len(text) - 2))}
