@@ -80,7 +80,7 @@ def test_xds_server_may_only_read_what_it_serves_and_write_statuses_and_events()
         {"apiGroups": [ours], "resources": ["grpcbackendpolicies"], "verbs": read},
         {"apiGroups": [gateway], "resources": ["grpcroutes/status"], "verbs": ["patch", "update"]},
         {"apiGroups": [ours], "resources": ["grpcbackendpolicies/status"], "verbs": ["patch", "update"]},
-        {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "create", "patch"]},
     ]
     assert not rendering.of_kind("Role")
 
