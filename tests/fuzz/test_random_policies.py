@@ -7,6 +7,7 @@ SEED repeats a run.
 import os
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,8 +17,7 @@ from tests.support.policies import ACCEPTED, EVERYTHING, REFUSED, ROUTE, SERVICE
 from xds_server.errors import MalformedObjectError
 from xds_server.mesh.policies import PolicyAssembler
 from xds_server.model.service import Port, PortName, Service, ServiceName
-from xds_server.model.tables import POLICIES
-from xds_server.model.traffic import Policy
+from xds_server.model.tables import POLICIES, SECURED, Entry
 from xds_server.objects import meta
 from xds_server.objects.policy import GRPCBackendPolicy
 
@@ -116,7 +116,7 @@ class Mesh:
         self.objects: dict[meta.Key, GRPCBackendPolicy] = {}
         self.idle = ""
         self.policies = PolicyAssembler(self.services, self.routes, lambda *_: self.idle)
-        self.table: dict[PortName, Policy] = {}
+        self.table: dict[Entry, Any] = {}
 
     def change(self):
         """Changes something at random, and returns what."""
@@ -158,12 +158,12 @@ class Mesh:
 
     def flush(self):
         for entry, value in self.policies.flush().items():
-            assert entry.table is POLICIES
-            assert value != self.table.get(entry.key), "only what changed is published"
+            assert entry.table in {POLICIES, SECURED}
+            assert value != self.table.get(entry), "only what changed is published"
             if value is None:
-                del self.table[entry.key]
+                del self.table[entry]
             else:
-                self.table[entry.key] = value
+                self.table[entry] = value
         self.policies.judge()
 
     def check(self):
@@ -172,7 +172,7 @@ class Mesh:
         fresh = PolicyAssembler(self.services, self.routes, lambda *_: self.idle)
         for key, item in self.objects.items():
             fresh.put(key, item)
-        assert self.table == {entry.key: value for entry, value in fresh.flush().items()}
+        assert self.table == fresh.flush()
         fresh.judge()
         for key in self.objects:
             assert self.policies.status(key) == fresh.status(key)
@@ -198,5 +198,5 @@ def test_policies(chance):
         print(dict(outcomes))
         mesh.put(policy("good", {**SERVICE, "name": "good"}, **EVERYTHING))
         mesh.check()
-    assert mesh.table[PortName(GOOD, 80)].call.timeout == 10.0
+    assert mesh.table[Entry(POLICIES, PortName(GOOD, 80))].call.timeout == 10.0
     assert outcomes.keys() == {"put", "malformed", "removed", "service", "route"}

@@ -83,7 +83,28 @@ EVERYTHING: Object = {
         "abort": {"code": "UNAVAILABLE", "percent": 10},
         "delay": {"duration": "100ms", "percent": 20},
     },
+    "tls": {
+        "mode": "Mutual",
+        "subjectAltNames": ["web.shop.svc", "spiffe://cluster.local/ns/shop/sa/web"],
+        "certificateProvider": "ours",
+    },
+    "authorization": {
+        "allow": [
+            {"principals": ["spiffe://cluster.local/ns/shop/sa/cart"], "methods": ["/shop.Cart/Add"]},
+            {"principals": ["spiffe://cluster.local/ns/admin/sa/*"]},
+        ]
+    },
 }
+
+
+def _tls(**fields: Any) -> Object:
+    return {"tls": {"mode": "Mutual", "subjectAltNames": ["web.shop"], **fields}}
+
+
+def _allow(**fields: Any) -> Object:
+    allowed = {"principals": ["spiffe://cluster.local/ns/shop/sa/cart"], **fields}
+    return {**_tls(), "authorization": {"allow": [allowed]}}
+
 
 _SERVICE_PORT = {**SERVICE, "sectionName": "grpc"}
 _RULE = {**ROUTE, "sectionName": "canary"}
@@ -125,6 +146,16 @@ ACCEPTED: dict[str, Object] = {
     "weighted": policy(
         **_weighted(blackoutPeriod="100ms", weightUpdatePeriod="1s", outOfBandReportingPeriod="24h")
     ),
+    "encrypted": policy(**_tls(mode="Simple")),
+    "encrypted both ways": policy(
+        **_tls(subjectAltNames=["web", "spiffe://a/ns/shop/sa/web"], certificateProvider="our_own.1")
+    ),
+    "the most names": policy(**_tls(subjectAltNames=[f"web-{n}.shop.svc.cluster.local" for n in range(16)])),
+    "one client": policy(**_allow()),
+    "all clients of a namespace, one method": policy(
+        **_allow(principals=["spiffe://a/ns/shop/sa/*"], methods=["/shop.v1.Cart/Add", "/Health/*"])
+    ),
+    "every client": policy(**_allow(principals=["spiffe://a/*"])),
     "an abort of all": policy(**_abort()),
     "a delay of none": policy(**_delay(percent=0)),
     "an abort of a code that can't be retried": policy(**_abort(code="UNAUTHENTICATED", percent=100)),
@@ -253,6 +284,59 @@ REFUSED: dict[str, tuple[Object, str]] = {
     "busy reports": (
         policy(**_weighted(outOfBandReportingPeriod="0s")),
         "weightedRoundRobin.outOfBandReportingPeriod",
+    ),
+    # security
+    "encryption for a route": (policy("p", ROUTE, **_tls()), "tls"),
+    "encryption without a mode": (policy(tls={"subjectAltNames": ["web"]}), "mode"),
+    "an unknown mode": (policy(**_tls(mode="Strict")), "spec.tls.mode"),
+    "no names": (policy(tls={"mode": "Simple"}), "spec.tls.subjectAltNames"),
+    "empty names": (policy(**_tls(subjectAltNames=[])), "spec.tls.subjectAltNames"),
+    "17 names": (policy(**_tls(subjectAltNames=[f"web-{n}" for n in range(17)])), "spec.tls.subjectAltNames"),
+    "a name twice": (policy(**_tls(subjectAltNames=["web", "web"])), "spec.tls.subjectAltNames"),
+    "an empty alternative name": (policy(**_tls(subjectAltNames=[""])), "spec.tls.subjectAltNames[0]"),
+    "a name with an asterisk": (policy(**_tls(subjectAltNames=["*.shop"])), "spec.tls.subjectAltNames[0]"),
+    "a name in upper case": (policy(**_tls(subjectAltNames=["Web"])), "spec.tls.subjectAltNames[0]"),
+    "a name with a line feed": (policy(**_tls(subjectAltNames=["web\n"])), "spec.tls.subjectAltNames[0]"),
+    "a SPIFFE id of no path": (
+        policy(**_tls(subjectAltNames=["spiffe://cluster.local"])),
+        "spec.tls.subjectAltNames[0]",
+    ),
+    "a long alternative name": (policy(**_tls(subjectAltNames=["a" * 254])), "spec.tls.subjectAltNames[0]"),
+    "an empty provider": (policy(**_tls(certificateProvider="")), "spec.tls.certificateProvider"),
+    "a long provider": (policy(**_tls(certificateProvider="a" * 64)), "spec.tls.certificateProvider"),
+    "a provider with a space": (policy(**_tls(certificateProvider="a b")), "spec.tls.certificateProvider"),
+    "authorization for a route": (policy("p", ROUTE, **_allow()), "tls"),
+    "authorization without encryption": (
+        policy(authorization=_allow()["authorization"]),
+        "spec.authorization",
+    ),
+    "authorization without certificates of clients": (
+        policy(**{**_allow(), **_tls(mode="Simple")}),
+        "spec.authorization",
+    ),
+    "nothing said about whom": (policy(**{**_tls(), "authorization": {}}), "spec.authorization.allow"),
+    "nobody allowed": (policy(**{**_tls(), "authorization": {"allow": []}}), "spec.authorization.allow"),
+    "nobody in particular": (
+        policy(**{**_tls(), "authorization": {"allow": [{}]}}),
+        "spec.authorization.allow[0].principals",
+    ),
+    "no principals": (policy(**_allow(principals=[])), "spec.authorization.allow[0].principals"),
+    "a principal that is no SPIFFE id": (
+        policy(**_allow(principals=["cart"])),
+        "spec.authorization.allow[0].principals[0]",
+    ),
+    "an asterisk inside a name": (
+        policy(**_allow(principals=["spiffe://cluster.local/ns/shop*"])),
+        "spec.authorization.allow[0].principals[0]",
+    ),
+    "no methods": (policy(**_allow(methods=[])), "spec.authorization.allow[0].methods"),
+    "a method without a service": (
+        policy(**_allow(methods=["/Add"])),
+        "spec.authorization.allow[0].methods[0]",
+    ),
+    "an asterisk for services": (
+        policy(**_allow(methods=["/*/Add"])),
+        "spec.authorization.allow[0].methods[0]",
     ),
     # faults
     "no fault": (policy(fault={}), "spec.fault"),

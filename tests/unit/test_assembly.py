@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.convert import convert
 from xds_server.mesh.nodes import NodeAssembler
-from xds_server.mesh.services import NOTHING, Assembled, assemble
+from xds_server.mesh.services import NOTHING, assemble
 from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
 from xds_server.model.tables import NODE_ZONES, Entry
 
@@ -70,9 +70,9 @@ def test_a_service_with_its_endpoints():
         Endpoint("a", (SocketAddress("10.0.0.1", 8080),)),
         Endpoint("b", (SocketAddress("10.0.0.2", 8080),)),
     )
-    assert found == Assembled(
-        Service(ServiceName("shop", "web"), (Port("grpc", 80, True),)), {WEB: endpoints}, ()
-    )
+    assert found.service == Service(ServiceName("shop", "web"), (Port("grpc", 80, True),))
+    assert found.endpoints == {WEB: endpoints}
+    assert not found.problems
 
 
 @pytest.mark.parametrize(

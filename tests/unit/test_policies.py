@@ -14,7 +14,7 @@ from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Condition
 from xds_server.model import traffic
 from xds_server.model.service import Port, PortName, Service, ServiceName
-from xds_server.model.tables import POLICIES, Entry
+from xds_server.model.tables import POLICIES, SECURED, Entry
 from xds_server.model.traffic import CallPolicy, Policy
 from xds_server.objects import meta
 
@@ -65,8 +65,8 @@ class Mesh:
         """What changed, by port: the policy, or None."""
         changes = self.policies.flush()
         self.policies.judge()
-        assert all(entry.table is POLICIES for entry in changes)
-        return {entry.key: value for entry, value in changes.items()}
+        assert all(entry.table in {POLICIES, SECURED} for entry in changes)
+        return {entry.key: value for entry, value in changes.items() if entry.table is POLICIES}
 
     def timeouts(self, *documents):
         """The timeouts by port, after more policies."""
@@ -118,6 +118,17 @@ def test_every_field(mesh):
             success_rate=traffic.SuccessRate(2000, 4, 20, 80),
         ),
         load_balancing=traffic.RingHash("x-user", 2048),
+        tls=traffic.Tls(
+            is_mutual=True,
+            subject_alt_names=("web.shop.svc", "spiffe://cluster.local/ns/shop/sa/web"),
+            provider="ours",
+        ),
+        authorization=traffic.Authorization(
+            (
+                traffic.Permission(("spiffe://cluster.local/ns/shop/sa/cart",), ("/shop.Cart/Add",)),
+                traffic.Permission(("spiffe://cluster.local/ns/admin/sa/*",)),
+            )
+        ),
     )
     assert mesh.put(policy(**EVERYTHING)) == {GRPC: expected, ADMIN: expected}
     assert mesh.conditions("web") == ACCEPTED_ONCE
@@ -198,7 +209,9 @@ def test_what_the_api_server_rejects_is_refused_with_the_field(mesh, name):
     except MalformedObjectError as error:
         assert field.split(".")[-1] in str(error)  # noqa: PT017 - some are refused by their shape, some by value
         return
-    assert mesh.put(document) == {}
+    # What is about security closes its targets: without the policy, they would be open to all.
+    closed = {"tls", "authorization"} & document["spec"].keys() and "for a route" not in name
+    assert set(mesh.put(document).values()) == ({Policy(is_closed=True)} if closed else set())
     [(_, reason)] = mesh.reasons()
     assert field in reason
     targets = document["spec"].get("targetRefs", [])

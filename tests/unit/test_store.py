@@ -10,8 +10,8 @@ from tests.support.policies import ROUTE, policy
 from tests.support.routes import route, rule
 from xds_server.mesh import services
 from xds_server.mesh.store import Store
-from xds_server.model.service import PortName, ServiceName
-from xds_server.model.tables import ENDPOINTS, SERVICES, Changes, Entry
+from xds_server.model.service import PortName, ServiceName, SocketAddress
+from xds_server.model.tables import ENDPOINTS, SERVERS, SERVICES, Changes, Entry
 from xds_server.objects.kinds import ENDPOINT_SLICE, GRPC_BACKEND_POLICY, GRPC_ROUTE, SERVICE, Collection
 
 ALL_SERVICES, ALL_SLICES = Collection(SERVICE), Collection(ENDPOINT_SLICE)
@@ -57,12 +57,20 @@ class Watched(Store):
             if entry.table is ENDPOINTS and value
             else value
             for entry, value in self.published[-1].items()
-            if entry.table is ENDPOINTS or value is None
+            if entry.table is ENDPOINTS or (value is None and entry.table is not SERVERS)
         }
 
     def tables(self):
         """In which tables the last publication changed something."""
         return {entry.table for entry in self.published[-1]}
+
+    def servers(self):
+        """The ports that lead to servers, as the last publication changed them."""
+        return {
+            str(entry.key): value and list(map(str, value))
+            for entry, value in self.published[-1].items()
+            if entry.table is SERVERS
+        }
 
 
 @pytest.fixture
@@ -151,7 +159,8 @@ def test_problems_are_told_until_they_are_mended(store):
 
 def test_a_change_of_endpoints_touches_the_endpoints_alone(store):
     store.put(ALL_SLICES, endpoint_slice("10.0.0.2"))
-    assert store.tables() == {ENDPOINTS}
+    assert store.tables() == {ENDPOINTS, SERVERS}
+    assert store.servers() == {"10.0.0.1:8080": None, "10.0.0.2:8080": ["web.shop:80"]}
 
 
 def test_a_change_of_ports_touches_the_service_and_the_endpoints_of_those_ports(store):
@@ -160,6 +169,7 @@ def test_a_change_of_ports_touches_the_service_and_the_endpoints_of_those_ports(
         Entry(SERVICES, WEB),
         Entry(ENDPOINTS, PortName(WEB, 80)),
         Entry(ENDPOINTS, PortName(WEB, 81)),
+        Entry(SERVERS, SocketAddress("10.0.0.1", 8080)),
     }
 
 

@@ -1,8 +1,10 @@
 """Log lines that clients cause. They are rate-limited, so that no client can fill the log or hide other clients."""
 
+import ipaddress
 import logging
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import structlog
 
@@ -20,6 +22,16 @@ def address(peer: str) -> str:
     """The address in a peer as grpc spells it, without the port: ``ipv4:10.0.0.1`` of ``ipv4:10.0.0.1:4711``."""
     scheme, _, rest = peer.partition(":")
     return f"{scheme}:{rest.rpartition(':')[0]}" if scheme in ("ipv4", "ipv6") else peer
+
+
+def ip(peer: str) -> str:
+    """The IP address in a peer, in canonical form; empty if it has none."""
+    _, _, host = unquote(address(peer)).partition(":")
+    try:
+        found = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return ""
+    return str(getattr(found, "ipv4_mapped", None) or found)
 
 
 class ClientLog:

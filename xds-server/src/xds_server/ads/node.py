@@ -36,12 +36,13 @@ class Node(NamedTuple):
 UNKNOWN = Node("", "", Client(DEFAULT_NAMESPACE), b"")
 
 
-def read(node: Any, identity: Identity | None = None) -> Node:
+def read(node: Any, identity: Identity | None = None, address: str = "") -> Node:
     """Reads an ``envoy.config.core.v3.Node``.
 
     Args:
         node: As the client sent it.
         identity: Who the client is, if its certificate says so: then its namespace is the one there.
+        address: The IP address it connects from; empty if unknown.
 
     Raises:
         InvalidRequestError: It, or a part of it that resources may depend on, is too large.
@@ -65,9 +66,12 @@ def read(node: Any, identity: Identity | None = None) -> Node:
         namespace=identity.namespace if identity else claimed or DEFAULT_NAMESPACE,
         zone=node.locality.zone,
         node=_text(metadata, "NODE_NAME"),
+        identity=str(identity or ""),
+        pod=_text(metadata, "POD_NAME"),
+        address=address,
     )
-    for trait, value in client._asdict().items():
-        if len(value) > MAX_TRAIT_LENGTH:
+    for trait in ("namespace", "zone", "node", "pod"):
+        if len(getattr(client, trait)) > MAX_TRAIT_LENGTH:
             raise InvalidRequestError(f"the node's {trait} is longer than {MAX_TRAIT_LENGTH} characters")
     return Node(
         node.id[:MAX_SHOWN_LENGTH],

@@ -114,6 +114,7 @@ class Session:
         allowance: Bounds what the stream may hold.
         flush: Called after changes, when there may be a response; must not block.
         identity: Who the client is, if its certificate says so.
+        address: The IP address that the client connects from; empty if unknown.
 
     Attributes:
         node: The client as it described itself in the first request.
@@ -125,6 +126,7 @@ class Session:
         allowance: Allowance,
         flush: Callable[[], None],
         identity: Identity | None = None,
+        address: str = "",
     ) -> None:
         self.node = nodes.UNKNOWN
         self._client = nodes.UNKNOWN.client
@@ -132,6 +134,7 @@ class Session:
         self._allowance = allowance
         self._flush = flush
         self._identity = identity
+        self._address = address
         self._identified = False
         self._closed = False
         self._responses = 0
@@ -282,7 +285,7 @@ class Session:
     def _check(self, request: Any) -> None:
         """Checks a request by itself, and reads the node from the first one, which alone has to carry it."""
         if not self._identified:
-            self.node = nodes.read(request.node, self._identity)
+            self.node = nodes.read(request.node, self._identity, self._address)
             self._client = self._cache.locate(self.node.client)
             self._identified = True
         if not request.type_url:

@@ -20,7 +20,7 @@ from xds_server import metrics
 from xds_server.ads.limits import Allowance
 from xds_server.ads.session import Outcome, RequestKind, Response, Session
 from xds_server.cache.cache import Cache
-from xds_server.client_log import ClientLog
+from xds_server.client_log import ClientLog, ip
 from xds_server.errors import ExhaustedError, ForbiddenError, InvalidRequestError, RequestError
 from xds_server.model.client import Client
 from xds_server.model.identity import Identity
@@ -115,7 +115,7 @@ class Stream:
     ) -> None:
         self.number = number
         self.call = call
-        self.session = Session(context.cache, allowance, self._flush, identity)
+        self.session = Session(context.cache, allowance, self._flush, identity, ip(call.peer))
         self.writing_since = float("inf")
         self.is_probe = False
         self._opened = time.monotonic()

@@ -57,7 +57,7 @@ class _Variant:
     Attributes:
         client: One of those clients.
         resource: None while it does not exist.
-        problem: Why the last build failed; empty if it did not.
+        problem: Why the last build failed, or what else people should know; empty if it is nothing.
         entries: The table entries that it depends on.
         traits: The fields of the client that it depends on.
         subscribers: Each with the number of its subscriptions: by name, and by a wildcard. Empty once it is dropped.
@@ -175,7 +175,7 @@ class Cache:
         return sum(len(variant.subscribers) for variant in subscribed.variants.values()) if subscribed else 0
 
     def problems(self) -> Iterator[tuple[Key, str]]:
-        """Resources that could not be built and keep their last good form, each with the reason."""
+        """Resources that could not be built and keep their last good form, or have another problem."""
         for subscribed in self._subscribed.values():
             for variant in subscribed.variants.values():
                 if variant.problem:
@@ -262,13 +262,23 @@ class Cache:
         try:
             subscribed.build = subscribed.build or self._builder(subscribed.key)
             variant.resource = subscribed.build(lookup) if subscribed.build else None
-            variant.problem = ""
+            self._note(subscribed.key, variant, lookup.remark)
             variant.traits = tuple(sorted(lookup.traits))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must harm no other resource
             variant.problem = repr(error)
             variant.traits = tuple(sorted({*lookup.traits, *variant.traits}))
             self._log_failure(subscribed.key, error)
         self._depend(subscribed, variant, lookup.entries)
+
+    def _note(self, key: Key, variant: _Variant, remark: str) -> None:
+        """Records what people should know about a resource that was built, and logs it once, not too often."""
+        if (
+            remark
+            and remark != variant.problem
+            and self._failures.allow(f"{key.type.label} {key.name}") is not None
+        ):
+            log.info("resource has a problem", type=key.type.label, name=key.name, problem=remark)
+        variant.problem = remark
 
     def _log_failure(self, key: Key, error: Exception) -> None:
         """Counts a failed build, and logs it with its traceback, not too often."""

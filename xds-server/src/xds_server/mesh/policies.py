@@ -10,7 +10,7 @@ Everything is indexed by target, so that a change of one policy costs the same h
 import bisect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -21,7 +21,7 @@ from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Condition, Status, StatusEntry
 from xds_server.model import service
 from xds_server.model.service import PortName, ServiceName
-from xds_server.model.tables import POLICIES, Entry
+from xds_server.model.tables import POLICIES, SECURED, Entry
 from xds_server.model.traffic import CallPolicy, Policy
 from xds_server.objects import meta
 from xds_server.objects.gateway import GRPCRoute
@@ -52,7 +52,7 @@ class _Reading:
 
     Attributes:
         source: The object.
-        policy: None if it is refused.
+        policy: None if it is refused; a closed one if it is refused and about security.
         refusal: Why.
     """
 
@@ -62,13 +62,18 @@ class _Reading:
 
     @property
     def targets(self) -> tuple[TargetRef, ...]:
-        """What it targets, if it is not refused."""
+        """What it targets, if anything is made of it."""
         return (self.source.spec.target_refs or ()) if self.policy is not None else ()
 
     @property
     def claim(self) -> _Claim:
         """Its rank among the policies with one target."""
         return _Claim(self.source.metadata.creation_timestamp, meta.key(self.source))
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it is about security."""
+        return self.policy is not None and self.policy.is_secure
 
 
 class PolicyAssembler:
@@ -96,6 +101,8 @@ class PolicyAssembler:
         self._assembled: dict[ServiceName, dict[PortName, Policy]] = {}
         self._failures: dict[Key, Problem] = {}
         self._problems: dict[Key, tuple[Problem, ...]] = {}
+        self._secured: dict[str, set[Key]] = {}
+        self._secured_before: set[str] = set()
         self._touched_policies: set[Key] = set()
         self._touched_services: set[ServiceName] = set()
         self._touched_routes: set[Key] = set()
@@ -124,12 +131,16 @@ class PolicyAssembler:
         """Notes that what becomes of a GRPCRoute changed. Its policies stay as they are, but not their statuses."""
         self._touched_statuses.update(self._claimants(_Owner(ROUTE, key)))
 
-    def flush(self) -> dict[Entry, Policy | None]:
-        """Assembles what was touched, and returns the entries of POLICIES that really changed."""
+    def flush(self) -> dict[Entry, Any]:
+        """Assembles what was touched, and returns the entries of POLICIES and SECURED that changed."""
         for key in self._touched_policies:
             self._read(key)
         self._touched_policies.clear()
-        changes: dict[Entry, Policy | None] = {}
+        changes: dict[Entry, Any] = {}
+        secured = set(self._secured)
+        for namespace in secured ^ self._secured_before:
+            changes[Entry(SECURED, namespace)] = namespace in secured or None
+        self._secured_before = secured
         for name in self._touched_services:
             self._touched_statuses.update(self._claimants(_Owner(SERVICE, name)))
             before, after = self._assembled.get(name, {}), self._of_service(name)
@@ -204,8 +215,19 @@ class PolicyAssembler:
             self._readings.pop(key, None)
         else:
             self._readings[key] = after
+        self._note_security(key, is_secure=after is not None and after.is_secure)
         if before is None or after is None or before.policy is not after.policy:
             self._move_claims(before, after)
+
+    def _note_security(self, key: Key, *, is_secure: bool) -> None:
+        """Keeps the policies about security by namespace."""
+        found = self._secured.setdefault(key[0], set())
+        if is_secure:
+            found.add(key)
+        else:
+            found.discard(key)
+        if not found:
+            del self._secured[key[0]]
 
     def _move_claims(self, before: _Reading | None, after: _Reading | None) -> None:
         """Updates the index by target, and marks the targets before and after as touched."""
@@ -260,7 +282,7 @@ class PolicyAssembler:
 
     def _accepted(self, key: Key, reading: _Reading, target: TargetRef) -> Condition:
         """The condition Accepted for one target, with the reasons of GEP-713."""
-        if reading.policy is None:
+        if reading.refusal:
             return _refused("Invalid", reading.refusal)
         if missing := self._missing(key, target):
             return _refused("TargetNotFound", missing)
@@ -325,8 +347,14 @@ class PolicyAssembler:
         reading = self._readings.get(key)
         if reading is None:
             return
-        if reading.policy is None:
-            yield Problem(GRPC_BACKEND_POLICY.name, key, f"{reading.refusal}; the policy is not used")
+        if reading.refusal:
+            result = (
+                "its targets are not served, as it is about security"
+                if reading.policy
+                else "the policy is not used"
+            )
+            yield Problem(GRPC_BACKEND_POLICY.name, key, f"{reading.refusal}; {result}")
+            return
         for target in reading.targets:
             accepted, *others = self._conditions(key, reading, target)
             if not accepted.status:
@@ -345,7 +373,9 @@ def _read(source: GRPCBackendPolicy, before: _Reading | None) -> _Reading:
     try:
         return _Reading(source, policy_spec.read(source.spec))
     except RefusedError as error:
-        return _Reading(source, refusal=str(error))
+        is_secure = source.spec.tls is not None or source.spec.authorization is not None
+        # Without its policy, what was to be protected would be open to all.
+        return _Reading(source, Policy(is_closed=True) if is_secure else None, refusal=str(error))
 
 
 def _refused(reason: str, message: str) -> Condition:

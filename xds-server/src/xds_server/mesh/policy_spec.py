@@ -48,6 +48,17 @@ MAX_RING_SIZE = 4_096
 
 MAX_NAME = 253
 
+MAX_ALT_NAMES = 16
+MAX_PERMISSIONS = 32
+MAX_PRINCIPALS = 32
+MAX_METHODS = 32
+
+_SPIFFE = r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)"
+_DNS = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_ALT_NAME = re.compile(rf"{_SPIFFE}+|{_DNS}")
+_PRINCIPAL = re.compile(rf"{_SPIFFE}*(/\*)?")
+_PROVIDER = re.compile(r"[A-Za-z0-9._-]{1,63}")
+_METHOD = re.compile(r"/[A-Za-z_][A-Za-z0-9_.]*/(\*|[A-Za-z_][A-Za-z0-9_]*)")
 _HEADER = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
 D = TypeVar("D", bound=float | None)
@@ -79,6 +90,8 @@ def read(spec: policy.PolicySpec) -> traffic.Policy:
             ("maxConcurrentRequests", spec.max_concurrent_requests),
             ("outlierDetection", spec.outlier_detection),
             ("loadBalancing", spec.load_balancing),
+            ("tls", spec.tls),
+            ("authorization", spec.authorization),
         ):
             if value is not None:
                 raise RefusedError(
@@ -95,6 +108,8 @@ def read(spec: policy.PolicySpec) -> traffic.Policy:
         ),
         outlier_detection=_outlier_detection(spec.outlier_detection),
         load_balancing=_load_balancing(spec.load_balancing),
+        tls=_tls(spec.tls),
+        authorization=_authorization(spec.authorization, spec.tls),
     )
 
 
@@ -262,6 +277,56 @@ def _weighted_round_robin(spec: policy.WeightedRoundRobin) -> traffic.WeightedRo
             f"{place}.outOfBandReportingPeriod", spec.out_of_band_reporting_period, None, MIN_PERIOD
         ),
     )
+
+
+def _tls(spec: policy.Tls | None) -> traffic.Tls | None:
+    if spec is None:
+        return None
+    _choice("spec.tls.mode", spec.mode, ("Simple", "Mutual"))
+    names = spec.subject_alt_names or ()
+    _each("spec.tls.subjectAltNames", names, MAX_ALT_NAMES, _ALT_NAME, "DNS names and SPIFFE ids, each once")
+    provider = spec.certificate_provider
+    if provider is not None and not _PROVIDER.fullmatch(provider):
+        raise RefusedError(
+            f"spec.tls.certificateProvider is {provider!r}; expected 1 to 63 letters, digits and . _ -"
+        )
+    default = traffic.Tls(is_mutual=False, subject_alt_names=())
+    return traffic.Tls(spec.mode == "Mutual", names, default.provider if provider is None else provider)
+
+
+def _authorization(spec: policy.Authorization | None, tls: policy.Tls | None) -> traffic.Authorization | None:
+    if spec is None:
+        return None
+    place = "spec.authorization"
+    if tls is None or tls.mode != "Mutual":
+        raise RefusedError(f"{place} needs spec.tls.mode Mutual: only certificates say who a client is")
+    allow = spec.allow or ()
+    if not 1 <= len(allow) <= MAX_PERMISSIONS:
+        raise RefusedError(f"{place}.allow has {len(allow)} entries; expected 1 to {MAX_PERMISSIONS}")
+    return traffic.Authorization(
+        tuple(_permission(f"{place}.allow[{index}]", each) for index, each in enumerate(allow))
+    )
+
+
+def _permission(place: str, spec: policy.Permission) -> traffic.Permission:
+    principals, methods = spec.principals or (), spec.methods
+    expected = "SPIFFE ids, each once; * may stand behind the last /"
+    _each(f"{place}.principals", principals, MAX_PRINCIPALS, _PRINCIPAL, expected)
+    if methods is not None:
+        expected = "methods like /shop.Cart/Add or /shop.Cart/*, each once"
+        _each(f"{place}.methods", methods, MAX_METHODS, _METHOD, expected)
+    return traffic.Permission(principals, methods or ())
+
+
+def _each(name: str, texts: Sequence[str], most: int, pattern: re.Pattern[str], expected: str) -> None:
+    """Checks a list of texts that may not be empty."""
+    if not 1 <= len(texts) <= most:
+        raise RefusedError(f"{name} has {len(texts)} entries; expected 1 to {most}")
+    for index, text in enumerate(texts):
+        if len(text) > MAX_NAME or not pattern.fullmatch(text):
+            raise RefusedError(f"{name}[{index}] is {text[:MAX_NAME]!r}; expected {expected}")
+    if len(set(texts)) < len(texts):
+        raise RefusedError(f"{name} has one entry twice; expected {expected}")
 
 
 def _header(name: str, text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 
 from xds_server.mesh.problems import Problem
+from xds_server.mesh.servers import ServerIndex
 from xds_server.mesh.services import NOTHING, Assembled, assemble, owner
 from xds_server.model.service import Service, ServiceName
 from xds_server.model.tables import ENDPOINTS, SERVICES, Entry
@@ -22,6 +23,7 @@ class ServiceAssembler:
         self._slices: dict[ServiceName, dict[meta.Key, discovery.EndpointSlice]] = {}
         self._assembled: dict[ServiceName, Assembled] = {}
         self._services: dict[ServiceName, Service] = {}
+        self._servers = ServerIndex()
         self._touched: set[ServiceName] = set()
         self._restated: set[ServiceName] = set()
 
@@ -68,6 +70,7 @@ class ServiceAssembler:
                     del self._services[name]
                 else:
                     self._services[name] = after.service
+            changes |= self._servers.change(name, before.servers, after.servers)
             for port in before.endpoints.keys() | after.endpoints.keys():
                 if before.endpoints.get(port) != after.endpoints.get(port):
                     changes[Entry(ENDPOINTS, port)] = after.endpoints.get(port)

@@ -20,12 +20,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from xds_server.mesh.problems import Problem
-from xds_server.model.service import Endpoint, Port, PortName, Service, ServiceName, SocketAddress
+from xds_server.model.service import Endpoint, PodPort, Port, PortName, Service, ServiceName, SocketAddress
 from xds_server.objects import core, discovery, meta
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 MAX_PORT = 65_535
 GRPC_PROTOCOLS = frozenset({"grpc", "kubernetes.io/h2c"})
+
+
+Server = PodPort | SocketAddress
+"""A server, by its pod or by its address."""
 
 
 class Assembled(NamedTuple):
@@ -34,15 +38,17 @@ class Assembled(NamedTuple):
     Attributes:
         service: None if there is nothing that a gRPC client could be sent to (ExternalName, no TCP port).
         endpoints: Of each port of the service.
+        servers: The ports that lead to each server, by its pod and by its address; ready or not.
         problems: What had to be left out, in no particular order.
     """
 
     service: Service | None
     endpoints: Mapping[PortName, tuple[Endpoint, ...]]
+    servers: Mapping[Server, tuple[PortName, ...]]
     problems: tuple[Problem, ...]
 
 
-NOTHING = Assembled(None, {}, ())
+NOTHING = Assembled(None, {}, {}, ())
 
 
 class _Candidate(NamedTuple):
@@ -70,10 +76,10 @@ def assemble(service: core.Service, slices: Iterable[discovery.EndpointSlice]) -
     spec = service.spec or core.ServiceSpec()
     if spec.type == "ExternalName":
         reason = "type ExternalName has no endpoints; it is not served"
-        return Assembled(None, {}, (Problem("Service", where, reason),))
+        return Assembled(None, {}, {}, (Problem("Service", where, reason),))
     if "." in name or "." in namespace or not (name and namespace):
         reason = "its name or namespace is empty or has a dot, which no target can spell; it is not served"
-        return Assembled(None, {}, (Problem("Service", where, reason),))
+        return Assembled(None, {}, {}, (Problem("Service", where, reason),))
     problems: list[Problem] = []
     candidates: dict[str, list[_Candidate]] = {}
     for item in sorted(slices, key=meta.key):
@@ -81,14 +87,29 @@ def assemble(service: core.Service, slices: Iterable[discovery.EndpointSlice]) -
             candidates.setdefault(port_name, []).append(candidate)
     ports = tuple(_service_ports(spec.ports or (), where, problems))
     if not ports:
-        return Assembled(None, {}, tuple(problems))
+        return Assembled(None, {}, {}, tuple(problems))
     families = spec.ip_families or ("IPv4", "IPv6")
     assembled = Service(ServiceName(namespace, name), ports)
     endpoints = {
         port_name: _merge(candidates.get(port.name, []), families, problems)
         for port_name, port in zip(assembled.port_names, ports, strict=True)
     }
-    return Assembled(assembled, endpoints, tuple(problems))
+    servers: dict[Server, tuple[PortName, ...]] = {}
+    for target, port in zip(assembled.port_names, ports, strict=True):
+        for server in _servers(candidates.get(port.name, ()), namespace):
+            servers[server] = (*servers.get(server, ()), target)
+    return Assembled(assembled, endpoints, servers, tuple(problems))
+
+
+def _servers(candidates: Iterable[_Candidate], namespace: str) -> set[Server]:
+    """The servers of one port. One that uses xDS has to know who it is before it is ready."""
+    found: set[Server] = set()
+    for candidate in candidates:
+        found.add(candidate.address)
+        target = candidate.target
+        if target is not None and target.kind == "Pod" and target.name:
+            found.add(PodPort(namespace, target.name, candidate.address.port))
+    return found
 
 
 def _service_ports(

@@ -34,6 +34,14 @@ class SocketAddress(NamedTuple):
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
+class PodPort(NamedTuple):
+    """A port on which a pod listens."""
+
+    namespace: str
+    pod: str
+    port: int
+
+
 class Endpoint(NamedTuple):
     """One backend that may receive requests.
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from xds_server.model.service import Endpoint, PortName, Service, ServiceName
+from xds_server.model.service import Endpoint, PodPort, PortName, Service, ServiceName, SocketAddress
 from xds_server.model.traffic import Policy, RouteScope, Rule
 
 K = TypeVar("K", bound=Hashable)
@@ -39,7 +39,22 @@ POLICIES: Table[PortName, Policy] = Table("policies")
 NODE_ZONES: Table[str, str] = Table("node zones")
 """The zone of each node that is in one, by the node's name."""
 
-TABLES: tuple[Table[Any, Any], ...] = (SERVICES, ENDPOINTS, ROUTES, CONSUMED, POLICIES, NODE_ZONES)
+SERVERS: Table[PodPort | SocketAddress, tuple[PortName, ...]] = Table("servers")
+"""The ports of services that lead to a server, ready or not, sorted. A server is known by its pod and by its address."""
+
+SECURED: Table[str, bool] = Table("secured namespaces")
+"""True for each namespace in which a policy is about security. A server there waits until it is known."""
+
+TABLES: tuple[Table[Any, Any], ...] = (
+    SERVICES,
+    ENDPOINTS,
+    ROUTES,
+    CONSUMED,
+    POLICIES,
+    NODE_ZONES,
+    SERVERS,
+    SECURED,
+)
 
 
 class Entry(NamedTuple):

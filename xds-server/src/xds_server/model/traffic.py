@@ -248,18 +248,62 @@ class WeightedRoundRobin(NamedTuple):
     out_of_band_reporting_period: float | None = None
 
 
+class Tls(NamedTuple):
+    """Encrypts what clients and servers of a service say to each other (gRFC A29).
+
+    Attributes:
+        is_mutual: Whether clients need a certificate, too.
+        subject_alt_names: Of a server's certificate; one of them has to be in it.
+        provider: What clients and servers call the place of their certificates and authorities, in their bootstraps.
+    """
+
+    is_mutual: bool
+    subject_alt_names: tuple[str, ...]
+    provider: str = "default"
+
+
+class Permission(NamedTuple):
+    """Allows some clients some methods.
+
+    Attributes:
+        principals: SPIFFE ids of clients. One that ends with ``/*`` means all that begin like it.
+        methods: Such as ``/shop.Cart/Add``, or ``/shop.Cart/*`` for all of a service; empty: all methods.
+    """
+
+    principals: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+
+
+class Authorization(NamedTuple):
+    """What clients may call (gRFC A41): what no permission allows is refused by the server."""
+
+    allow: tuple[Permission, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How clients treat one port of a service.
+    """How clients treat one port of a service, and whom its servers let in.
 
     Attributes:
         call: Of the service that is called: it takes effect in the port's routes.
         max_concurrent_requests: Of one client to this service; None for the client's default (gRFC A32).
         outlier_detection: None if there is none.
         load_balancing: None for round robin.
+        tls: None for plaintext.
+        authorization: None if everybody may call everything.
+        is_closed: Whether it asks for security in a way that can't be used. Then the service is not served: without
+            its policy, it would be open to all.
     """
 
     call: CallPolicy = NO_CALL_POLICY
     max_concurrent_requests: int | None = None
     outlier_detection: OutlierDetection | None = None
     load_balancing: RingHash | WeightedRoundRobin | None = None
+    tls: Tls | None = None
+    authorization: Authorization | None = None
+    is_closed: bool = False
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it is about security."""
+        return self.tls is not None or self.authorization is not None or self.is_closed

@@ -98,6 +98,27 @@ class Fault(Struct, frozen=True):
     delay: Delay | None = None
 
 
+class Tls(Struct, frozen=True):
+    """spec.tls."""
+
+    mode: str
+    subject_alt_names: tuple[str, ...] | None = None
+    certificate_provider: str | None = None
+
+
+class Permission(Struct, frozen=True):
+    """One entry of spec.authorization.allow."""
+
+    principals: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | None = None
+
+
+class Authorization(Struct, frozen=True):
+    """spec.authorization."""
+
+    allow: tuple[Permission, ...] | None = None
+
+
 class PolicySpec(Struct, frozen=True):
     """The spec of a GRPCBackendPolicy."""
 
@@ -108,6 +129,8 @@ class PolicySpec(Struct, frozen=True):
     outlier_detection: OutlierDetection | None = None
     load_balancing: LoadBalancing | None = None
     fault: Fault | None = None
+    tls: Tls | None = None
+    authorization: Authorization | None = None
 
 
 class GRPCBackendPolicy(Tracked, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from xds_server.resources import cluster, endpoints, listener, names, route
+from xds_server.resources import cluster, endpoints, listener, names, route, server_listener
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.types import Key, Resource, ResourceType
 
@@ -19,6 +19,8 @@ def builder(key: Key, *, cluster_domain: str, load_reports: bool) -> Builder | N
         cluster_domain: The suffix of full service names, such as ``cluster.local``.
         load_reports: Whether clients are to report how many requests they send.
     """
+    if key.type is ResourceType.LISTENER and (address := names.parse_server(key.name)):
+        return partial(server_listener.build, key.name, address)
     if key.type is ResourceType.LISTENER:
         target = names.parse(key.name, cluster_domain=cluster_domain)
         return partial(listener.build, key.name, target) if target else None

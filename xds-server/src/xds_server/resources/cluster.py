@@ -13,6 +13,7 @@ from xds_server.resources.features import (
     circuit_breaking,
     outlier_detection,
     ring_hash,
+    tls,
     weighted_round_robin,
 )
 from xds_server.resources.features import (
@@ -33,9 +34,10 @@ def build(port: PortName, lookup: Lookup, *, load_reports: bool) -> Resource | N
         lookup: What is known.
         load_reports: Whether clients are to report how many requests they send.
     """
-    if not exists(port, lookup):
+    policy = lookup.get(POLICIES, port) or Policy()
+    if not exists(port, lookup) or policy.is_closed:
         return None
-    return _serialise(str(port), lookup.get(POLICIES, port) or Policy(), load_reports=load_reports)
+    return _serialise(str(port), policy, load_reports=load_reports)
 
 
 def build_unavailable(target: Unavailable, _: Lookup) -> Resource:
@@ -62,6 +64,7 @@ def _serialise(name: str, policy: Policy, *, load_reports: bool) -> Resource:
     _balance(cluster, policy)
     circuit_breaking.apply(cluster, policy.max_concurrent_requests)
     outlier_detection.apply(cluster, policy.outlier_detection)
+    tls.apply(cluster, policy.tls)
     if load_reports:
         reports.apply(cluster)
     return serialise(name, cluster)

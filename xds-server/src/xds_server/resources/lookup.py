@@ -23,15 +23,17 @@ class Lookup:
     Attributes:
         entries: The table entries that were read, existing or not.
         traits: The fields of the client that were read.
+        remark: What people should know about the resource; empty if it is nothing.
     """
 
-    __slots__ = ("_client", "_tables", "entries", "traits")
+    __slots__ = ("_client", "_tables", "entries", "remark", "traits")
 
     def __init__(self, tables: Tables, client: Client) -> None:
         self._tables = tables
         self._client = client
         self.entries: set[Entry] = set()
         self.traits: set[str] = set()
+        self.remark = ""
 
     def get(self, table: Table[K, V], key: K) -> V | None:
         """The value of a table entry; None if there is none."""
@@ -56,3 +58,21 @@ class Lookup:
         """The Kubernetes node of the client; empty if unknown. One that reads it builds one resource for each node."""
         self.traits.add("node")
         return self._client.node
+
+    @property
+    def client_pod(self) -> str:
+        """The pod of the client; empty if unknown. One that reads it builds one resource for each pod."""
+        self.traits.add("pod")
+        return self._client.pod
+
+    @property
+    def client_address(self) -> str:
+        """Where the client connects from; empty if unknown. One that reads it builds one resource for each address."""
+        self.traits.add("address")
+        return self._client.address
+
+    @property
+    def client_identity(self) -> str:
+        """Who the client is, as it proved; empty if it did not."""
+        self.traits.add("identity")
+        return self._client.identity

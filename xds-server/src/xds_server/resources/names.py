@@ -4,16 +4,24 @@ A client asks for the Listener that its target names, in any of the usual spelli
 canonical name, ``SERVICE.NAMESPACE:PORT``, which is the text of a ``PortName``.
 """
 
+import ipaddress
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from xds_server.model.service import Port, PortName, Service, ServiceName
+from xds_server.model.service import Port, PortName, Service, ServiceName, SocketAddress
 from xds_server.model.tables import SERVICES
 from xds_server.model.traffic import MAX_UNAVAILABLE, Unavailable, UnavailableReason
 from xds_server.resources.lookup import Lookup
 
 ARTICLE_SUFFIX = "-listener"
 """The demo of 2020 called a service's Listener SERVICE-listener; that name still works."""
+
+SERVER_PREFIX = "grpc/server?xds.resource.listening_address="
+"""Of the Listeners of servers, followed by the address that they listen on (gRFC A36): the bootstrap has it as
+``server_listener_resource_name_template``."""
+
+MAX_PORT = 65_535
+MAX_PORT_DIGITS = 5
 
 _REASONS = {reason.value: reason for reason in UnavailableReason}
 
@@ -63,6 +71,19 @@ def parse_unavailable(name: str) -> Unavailable | None:
     if reason not in _REASONS or not detail or len(name) > MAX_UNAVAILABLE or not name.isprintable():
         return None
     return Unavailable(_REASONS[reason], detail)
+
+
+def parse_server(name: str) -> SocketAddress | None:
+    """Reads ``grpc/server?xds.resource.listening_address=IP:PORT``; None if the name has another form."""
+    if not name.startswith(SERVER_PREFIX):
+        return None
+    host, _, port = name.removeprefix(SERVER_PREFIX).rpartition(":")
+    try:
+        ip = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+    is_port = port.isascii() and port.isdigit() and len(port) <= MAX_PORT_DIGITS and 0 < int(port) <= MAX_PORT
+    return SocketAddress(str(ip), int(port)) if is_port else None
 
 
 def resolve(target: TargetName, lookup: Lookup) -> PortName | None:

@@ -1,0 +1,109 @@
+"""Listener of a gRPC server that uses xDS: whether it encrypts, and whom it lets in.
+
+https://github.com/grpc/proposal/blob/master/A36-xds-for-servers.md
+"""
+
+from collections.abc import Iterator, Sequence
+
+from envoy.config.core.v3 import address_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as manager_pb2,
+)
+
+from xds_server.model.service import PodPort, PortName, SocketAddress
+from xds_server.model.tables import POLICIES, SECURED, SERVERS
+from xds_server.model.traffic import Policy, Tls
+from xds_server.resources.features import authorization, tls
+from xds_server.resources.lookup import Lookup
+from xds_server.resources.types import Resource, pack, serialise
+
+
+def build(name: str, address: SocketAddress, lookup: Lookup) -> Resource | None:
+    """Builds the Listener of a server.
+
+    A server that no Service selects is known too little to be secured. Where no policy is about security, it is served
+    without; elsewhere it may be one whose EndpointSlice is still to come, and has to wait.
+
+    Args:
+        name: As the server spells it.
+        address: Where it listens, often on all addresses. The Listener has to repeat it.
+        lookup: What is known, and the server, which is a client here.
+    """
+    ports = services(address, lookup)
+    if not ports:
+        waits = lookup.get(SECURED, lookup.client_namespace) is not None
+        lookup.remark = f"no Service selects the server {_server(address, lookup)}, so it " + (
+            "waits: policies in its namespace are about security"
+            if waits
+            else "has neither TLS nor authorization"
+        )
+        if waits:
+            return None
+    policies = [lookup.get(POLICIES, port) or Policy() for port in ports]
+    if any(policy.is_closed for policy in policies):
+        return None
+    chain = listener_components_pb2.FilterChain(
+        name="default",
+        filters=[listener_components_pb2.Filter(name="manager", typed_config=pack(_manager(name, policies)))],
+    )
+    tls.apply_to_server(chain, strictest(policies))
+    socket = address_pb2.SocketAddress(address=address.ip, port_value=address.port)
+    listener = listener_pb2.Listener(
+        name=name, address=address_pb2.Address(socket_address=socket), filter_chains=[chain]
+    )
+    return serialise(name, listener)
+
+
+def services(address: SocketAddress, lookup: Lookup) -> Sequence[PortName]:
+    """The ports of Services that lead to the server, known by its pod, else by where it connects from."""
+    pod = lookup.client_pod
+    found = lookup.get(SERVERS, PodPort(lookup.client_namespace, pod, address.port)) if pod else None
+    if found is not None:
+        return found
+    ip = lookup.client_address
+    found = lookup.get(SERVERS, SocketAddress(ip, address.port)) if ip else None
+    proven = lookup.client_namespace if lookup.client_identity else None
+    return [port for port in found or () if proven in (None, port.service.namespace)]
+
+
+def strictest(policies: Sequence[Policy]) -> Tls | None:
+    """The TLS of a server that several Services lead to: a client that may have less is refused."""
+    found = [policy.tls for policy in policies if policy.tls is not None]
+    return max(found, key=lambda each: each.is_mutual, default=None)
+
+
+def _manager(name: str, policies: Sequence[Policy]) -> manager_pb2.HttpConnectionManager:
+    # A server answers by itself: every route is non-forwarding, or it refuses all calls (gRFC A36).
+    route = route_components_pb2.Route(
+        match=route_components_pb2.RouteMatch(prefix=""),
+        non_forwarding_action=route_components_pb2.NonForwardingAction(),
+    )
+    host = route_components_pb2.VirtualHost(name="server", domains=["*"], routes=[route])
+    return manager_pb2.HttpConnectionManager(
+        stat_prefix=name,
+        route_config=route_pb2.RouteConfiguration(name="server", virtual_hosts=[host]),
+        http_filters=[
+            *_authorizations(policies),
+            manager_pb2.HttpFilter(name="router", typed_config=pack(router_pb2.Router())),
+        ],
+    )
+
+
+def _authorizations(policies: Sequence[Policy]) -> Iterator[manager_pb2.HttpFilter]:
+    """Yields a filter for each authorization: a call has to be allowed by all Services that lead to the server."""
+    found = dict.fromkeys(policy.authorization for policy in policies if policy.authorization is not None)
+    for place, each in enumerate(found):
+        yield authorization.http_filter(f"authorization-{place}", each)
+
+
+def _server(address: SocketAddress, lookup: Lookup) -> str:
+    pod = lookup.client_pod
+    who = (
+        f"of pod {pod} in {lookup.client_namespace}"
+        if pod
+        else f"at {lookup.client_address or 'an unknown address'}"
+    )
+    return f"{who}, port {address.port}"
