@@ -114,9 +114,9 @@ def test_a_process_id_that_only_an_observer_has_locked_is_nobody(tmp_path: Path)
 
 
 def test_the_debug_address_is_the_users_or_a_default() -> None:
-    assert str(environment.listening({}).debug) == "127.0.0.1:18081"
-    assert environment.listening({"DEBUG_LISTEN": ""}).debug is None
-    where = environment.listening({"DEBUG_LISTEN": "127.0.0.1:1"})
+    assert str(environment.listening({}, Path("tls")).debug) == "127.0.0.1:18081"
+    assert environment.listening({"DEBUG_LISTEN": ""}, Path("tls")).debug is None
+    where = environment.listening({"DEBUG_LISTEN": "127.0.0.1:1"}, Path("tls"))
     assert environment.of_xds_server({}, where, Path("x"))["DEBUG_LISTEN"] == "127.0.0.1:1"
 
 

@@ -15,9 +15,9 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener
 from prometheus_client.parser import text_string_to_metric_families
 
+from local_demo.certificates import Authority, Pair
 from tests.support import objects, running
 from tests.support.ads import AdsClient
-from tests.support.certificates import Authority, Pair
 from tests.support.waiting import wait_until
 from tests.support.xds_server import XdsServer
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from greeting import server
+from greeting.server import program as server
 from tests.manifests import rendering
 
 PORTS = {

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from greeting.client import bootstrap
-from greeting.client.bootstrap import FILE, INLINE, Bootstrap
+from greeting import bootstrap
+from greeting.bootstrap import FILE, INLINE, Bootstrap
 from servicekit.errors import ConfigurationError
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from greeting.client.bootstrap import Bootstrap
+from greeting.bootstrap import Bootstrap
 from greeting.client.failures import Failures
 from greeting.client.hints import hint, is_xds_server_unreachable
 from greeting.client.message import Message

@@ -8,7 +8,7 @@ import pytest
 from greeter.v1.greeter_pb2 import SayHelloRequest
 from greeter.v1.greeter_pb2_grpc import GreeterStub, add_GreeterServicer_to_server
 from greeting import address
-from greeting.servicer import Greeter
+from greeting.server.servicer import Greeter
 
 
 async def test_the_reply_names_the_host() -> None:

@@ -7,7 +7,7 @@ early.remember_signals()
 import sys  # noqa: E402 - a signal during the imports must not be lost
 
 from greeting import server  # noqa: E402
-from greeting.server import Greeting, ListenPort, ServerSettings  # noqa: E402
+from greeting.server.settings import Greeting, ListenPort, ServerSettings  # noqa: E402
 
 
 class Settings(ServerSettings):

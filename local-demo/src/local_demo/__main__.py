@@ -76,6 +76,12 @@ def delete(file: File, directory: Directory = commands.DIRECTORY) -> int:
 
 
 @program.command()
+def renew(directory: Directory = commands.DIRECTORY) -> int:
+    """Issues new certificates to a secured demo (SECURE=true), which takes them without losing a connection."""
+    return commands.renew(directory)
+
+
+@program.command()
 def stop(directory: Directory = commands.DIRECTORY) -> int:
     """Ends a running demo and waits until it has ended."""
     return commands.stop(directory)

@@ -11,12 +11,12 @@ from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 
-from local_demo import addresses, conditions, environment, objects, sources
+from local_demo import addresses, certificates, conditions, environment, objects, sources
 from local_demo.environment import Listening
 from local_demo.objects import Deployment, Identity, Object
 from local_demo.output import Output
 from local_demo.state import State, Status, wait
-from local_demo.supervisor import CLIENTS, GREETERS, REPLICAS, XDS_SERVER, Supervisor
+from local_demo.supervisor import ACCOUNTS, CLIENTS, GREETERS, REPLICAS, XDS_SERVER, Supervisor
 from servicekit.errors import ConfigurationError, ServiceError
 
 DIRECTORY = Path(__file__).parents[3] / ".local"
@@ -34,15 +34,17 @@ _STOP_SECONDS = 30.0
 def up(directory: Path) -> int:
     """Runs the demo until a signal or `stop` ends it."""
     user = dict(os.environ)
-    where = environment.listening(user)
     state = State(directory)
+    where = environment.listening(user, state.certificates)
     with state.lock():
         left = state.end_leftovers()
         state.clear()
-        addresses.require_free("LISTEN", where.xds)
+        addresses.require_free("TLS_LISTEN" if where.certificates else "LISTEN", where.xds)
         addresses.require_free("ADMIN_LISTEN", where.admin)
         if where.debug:
             addresses.require_free("DEBUG_LISTEN", where.debug)
+        if where.certificates:
+            issue(where.certificates)
         output = _output()
         try:
             if left:
@@ -54,6 +56,22 @@ def up(directory: Path) -> int:
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # everything has ended
             output.close()
+
+
+def issue(folder: Path) -> None:
+    """Issues new certificates to all programs of the secured demo."""
+    certificates.issue_all(folder, ACCOUNTS, {XDS_SERVER: ("localhost", XDS_SERVER)})
+
+
+def renew(directory: Path) -> int:
+    """Issues new certificates to the running demo, which takes them without losing a connection."""
+    state = State(directory)
+    _require_demo(state)
+    if not state.certificates.exists():
+        raise ConfigurationError("the demo is not secured: start it with SECURE=true")
+    issue(state.certificates)
+    say(f"new certificates are in {state.certificates}; each program reads them within a few seconds")
+    return 0
 
 
 def scale(directory: Path, name: str, replicas: int) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from local_demo import addresses
 from servicekit.addresses import Address
+from servicekit.errors import ConfigurationError
 
 Environment = Mapping[str, str]
 
@@ -18,28 +19,76 @@ _PROXIES = frozenset({"grpc_proxy", "https_proxy", "http_proxy"})
 """Not passed on: gRPC uses a proxy even for xds:/// targets and 127.0.0.1, and no call here leaves this machine."""
 
 
+_YES, _NO = frozenset({"true", "1", "yes"}), frozenset({"", "false", "0", "no"})
+
+REFRESH_INTERVAL = "5s"
+"""How often certificates are read again: short, for people who watch."""
+
+
 class Listening(NamedTuple):
-    """Where xds-server listens: for xDS, for HTTP, and for CSDS unless that is off."""
+    """Where xds-server listens: for xDS, for HTTP, and for CSDS unless that is off.
+
+    Attributes:
+        xds: With TLS alone, if the demo is secured.
+        admin: For HTTP.
+        debug: For CSDS.
+        certificates: With the folder of each program's certificate; None unless the demo is secured.
+    """
 
     xds: Address
     admin: Address
     debug: Address | None
+    certificates: Path | None = None
+
+    def certificate(self, program: str) -> Path | None:
+        """The folder of a program's certificate."""
+        return self.certificates / program if self.certificates else None
 
 
-def listening(user: Environment) -> Listening:
-    """Reads where xds-server listens: by default where this machine alone reaches it; an empty DEBUG_LISTEN is off."""
+def listening(user: Environment, certificates: Path) -> Listening:
+    """Reads where xds-server listens: by default where this machine alone reaches it; an empty DEBUG_LISTEN is off.
+
+    Args:
+        user: The user's environment.
+        certificates: The folder for certificates, if the user asks for a secured demo.
+    """
     debug = user.get("DEBUG_LISTEN", f"{addresses.LOOPBACK}:18081")
+    secured = is_secured(user)
+    variable, port = ("TLS_LISTEN", 18001) if secured else ("LISTEN", 18000)
     return Listening(
-        addresses.parse("LISTEN", user.get("LISTEN") or f"{addresses.LOOPBACK}:18000"),
+        addresses.parse(variable, user.get(variable) or f"{addresses.LOOPBACK}:{port}"),
         addresses.parse("ADMIN_LISTEN", user.get("ADMIN_LISTEN") or f"{addresses.LOOPBACK}:18080"),
         addresses.parse("DEBUG_LISTEN", debug) if debug else None,
+        certificates if secured else None,
     )
+
+
+def is_secured(user: Environment) -> bool:
+    """Reads whether the demo is secured.
+
+    Raises:
+        ConfigurationError: SECURE is neither true nor false.
+    """
+    text = user.get("SECURE", "").lower()
+    if text not in _YES | _NO:
+        raise ConfigurationError(f"SECURE={user['SECURE']}: must be true or false")
+    return text in _YES
 
 
 def of_xds_server(user: Environment, where: Listening, objects: Path) -> Environment:
     """Makes the environment of xds-server, which finds the objects in the folder `objects`."""
+    found = where.certificate("xds-server")
+    listen = {"LISTEN": str(where.xds)}
+    if found:
+        listen = {
+            "LISTEN": "",
+            "TLS_LISTEN": str(where.xds),
+            "TLS_CERT_FILE": str(found / "tls.crt"),
+            "TLS_KEY_FILE": str(found / "tls.key"),
+            "TLS_CLIENT_CA_FILE": str(found / "ca.crt"),
+        }
     return _common(user) | {
-        "LISTEN": str(where.xds),
+        **listen,
         "ADMIN_LISTEN": str(where.admin),
         "DEBUG_LISTEN": str(where.debug or ""),
         "DISCOVERY": "files",
@@ -47,37 +96,80 @@ def of_xds_server(user: Environment, where: Listening, objects: Path) -> Environ
     }
 
 
-def of_server(user: Environment, own: Environment, name: str, address: Address) -> Environment:
-    """Makes the environment of one replica of a greeter; it gets a host name as a pod does."""
+class Ports(NamedTuple):
+    """Where a greeter listens; in a demo that is not secured, health is where the greeter is."""
+
+    greeter: Address
+    health: Address
+
+
+class Replica(NamedTuple):
+    """One replica, as a pod is told who it is.
+
+    Attributes:
+        name: Its host name.
+        program: Which program it runs.
+        zone: Where it runs.
+    """
+
+    name: str
+    program: str
+    zone: str
+
+
+def of_server(
+    user: Environment, own: Environment, replica: Replica, where: Listening, ports: Ports
+) -> Environment:
+    """Makes the environment of one replica of a greeter; in a secured demo it asks xds-server how to serve."""
+    secured = {"XDS_SERVER": "true", "HEALTH_PORT": str(ports.health.port), **_bootstrap(replica, where)}
     return {
         **_common(user),
-        "HOSTNAME": name,
+        "HOSTNAME": replica.name,
         **own,
-        "POD_IP": address.host,
-        "PORT": str(address.port),
+        "POD_IP": ports.greeter.host,
+        "PORT": str(ports.greeter.port),
+        **(secured if where.certificates else {}),
     }
 
 
-def of_client(user: Environment, own: Environment, name: str, where: Listening, zone: str) -> Environment:
-    """Makes the environment of a client in a zone, with its bootstrap."""
+def of_client(user: Environment, own: Environment, replica: Replica, where: Listening) -> Environment:
+    """Makes the environment of a client, with its bootstrap."""
+    result = {**_common(user), **own, **_bootstrap(replica, where)}
+    # gRPC would prefer the file that this names, and so another xds-server.
+    result.pop("GRPC_XDS_BOOTSTRAP", None)
+    return result
+
+
+def _bootstrap(replica: Replica, where: Listening) -> Environment:
+    """The bootstrap of a client or server: k8s/components/xds-client has the same for a pod."""
+    credentials: dict[str, object] = {"type": "insecure"}
+    providers = {}
+    if folder := where.certificate(replica.program):
+        files = {
+            "ca_certificate_file": str(folder / "ca.crt"),
+            "certificate_file": str(folder / "tls.crt"),
+            "private_key_file": str(folder / "tls.key"),
+            "refresh_interval": REFRESH_INTERVAL,
+        }
+        credentials = {"type": "tls", "config": files}
+        providers = {"certificate_providers": {"default": {"plugin_name": "file_watcher", "config": files}}}
     bootstrap = {
         "xds_servers": [
             {
                 "server_uri": str(where.xds.reachable),
-                "channel_creds": [{"type": "insecure"}],
+                "channel_creds": [credentials],
                 "server_features": ["xds_v3", "ignore_resource_deletion"],
             }
         ],
         "node": {
-            "id": f"{name}.default",
-            "metadata": {"NAMESPACE": "default"},
-            "locality": {"zone": zone},
+            "id": f"{replica.name}.default",
+            "metadata": {"NAMESPACE": "default", "POD_NAME": replica.name},
+            "locality": {"zone": replica.zone},
         },
+        "server_listener_resource_name_template": "grpc/server?xds.resource.listening_address=%s",
+        **providers,
     }
-    result = {**_common(user), **own, "GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap)}
-    # gRPC would prefer the file that this names, and so another xds-server.
-    result.pop("GRPC_XDS_BOOTSTRAP", None)
-    return result
+    return {"GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap)}
 
 
 def _common(user: Environment) -> dict[str, str]:

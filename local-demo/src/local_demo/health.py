@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -23,11 +24,16 @@ _OPTIONS = (
 )
 
 
-async def follow(address: Address) -> AsyncIterator[bool]:
-    """Yields again and again whether the program that listens on `address` serves."""
+async def follow(address: Address, certificate: Path | None) -> AsyncIterator[bool]:
+    """Yields again and again whether the program that listens on `address` serves.
+
+    Args:
+        address: Where its health service is.
+        certificate: The folder of the certificate to ask with; None: without encryption.
+    """
     serves = False
     failed = 0
-    async with grpc.aio.insecure_channel(str(address), options=_OPTIONS) as channel:
+    async with _channel(address, certificate) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while True:
             try:
@@ -42,3 +48,11 @@ async def follow(address: Address) -> AsyncIterator[bool]:
                 serves = answer.status == health_pb2.HealthCheckResponse.SERVING
             yield serves
             await asyncio.sleep(_PERIOD if serves else _PERIOD_UNTIL_READY)
+
+
+def _channel(address: Address, certificate: Path | None) -> grpc.aio.Channel:
+    if certificate is None:
+        return grpc.aio.insecure_channel(str(address), options=_OPTIONS)
+    authorities, key, chain = ((certificate / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+    credentials = grpc.ssl_channel_credentials(authorities, key, chain)
+    return grpc.aio.secure_channel(str(address), credentials, options=_OPTIONS)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from local_demo import certificates
 from local_demo.objects import NAMESPACE, Object, Service
 from servicekit.addresses import Address
 
@@ -61,6 +62,20 @@ def greeter(server: Greeter, replicas: int) -> list[Object]:
             "spec": {"replicas": replicas, "selector": {"matchLabels": name}, "template": template},
         },
     ]
+
+
+def policy(server: Greeter, client: str) -> Object:
+    """Makes the policy of a server in the secured demo, as `k8s/overlays/secure` has it: mutual TLS, for one client."""
+    return {
+        "apiVersion": "proxyless-grpc-lb.dev/v1alpha1",
+        "kind": "GRPCBackendPolicy",
+        "metadata": _metadata(server.name, server.name),
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": server.name}],
+            "tls": {"mode": "Mutual", "subjectAltNames": [certificates.spiffe_id(server.name)]},
+            "authorization": {"allow": [{"principals": [certificates.spiffe_id(client)]}]},
+        },
+    }
 
 
 def slices(services: Sequence[Service], endpoints: Sequence[Endpoint]) -> dict[str, str]:

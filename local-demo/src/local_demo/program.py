@@ -27,12 +27,16 @@ class Launch:
     Attributes:
         command: The program's file and its arguments.
         environment: All of its environment.
-        address: Where its gRPC health service is to be asked; None if it has none and is ready as soon as it runs.
+        address: Where clients reach it; None for a client.
+        health: Where its gRPC health service is to be asked; None if it has none and is ready as soon as it runs.
+        certificate: The folder of the certificate to ask with; None: without encryption.
     """
 
     command: Sequence[Path | str]
     environment: Environment
     address: Address | None = None
+    health: Address | None = None
+    certificate: Path | None = None
 
 
 class Program:
@@ -138,10 +142,10 @@ class Program:
             self._output.write(self.name, line)
 
     async def _follow_health(self, launch: Launch) -> None:
-        if launch.address is None:
+        if launch.health is None:
             self._set_ready(ready=True)
         else:
-            async for ready in health.follow(launch.address):
+            async for ready in health.follow(launch.health, launch.certificate):
                 self._set_ready(ready=ready)
 
     def _set_ready(self, *, ready: bool) -> None:

@@ -5,6 +5,7 @@
     objects/        Kubernetes objects, a file each, as an API server would hold them: commands write Deployments, Services
                     and the like, which the supervisor follows; it writes the EndpointSlices; xds-server reads them
     status/NAME     how far the supervisor is with a Deployment
+    certificates/   a folder for each program of a secured demo, and one for the authority
     processes/NAME  process id of a program, in a file that is locked as long as the program lives
 
 A lock (flock(2)) goes with the process that holds it, however that ends. So a file that an ended process left behind
@@ -15,6 +16,7 @@ Only holders lock exclusively: who reads a file takes a shared lock.
 import fcntl
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +56,7 @@ class State:
         self.objects = self.path / "objects"
         self._status = self.path / "status"
         self.processes = self.path / "processes"
+        self.certificates = self.path / "certificates"
         self._lock = self.path / "lock"
         self._published: dict[Path, str] = {}
 
@@ -106,6 +109,7 @@ class State:
             folder.mkdir(exist_ok=True)
             for file in folder.iterdir():
                 file.unlink()
+        shutil.rmtree(self.certificates, ignore_errors=True)
 
     def require_directory(self) -> None:
         """Makes sure that nobody has removed the directory.

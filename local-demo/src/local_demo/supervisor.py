@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import watchfiles
 
 from local_demo import addresses, environment, manifests, objects, program
-from local_demo.environment import Environment, Listening
+from local_demo.environment import Environment, Listening, Ports
 from local_demo.manifests import Endpoint, Greeter
 from local_demo.objects import Deployment, Object, Template
 from local_demo.output import Output
@@ -26,6 +26,10 @@ from servicekit.errors import ServiceError
 GREETERS = (Greeter("hello-server", 50051), Greeter("howdy-server", 50052))
 CLIENTS = dict(zip(objects.CLIENTS, GREETERS, strict=True))
 XDS_SERVER = "xds-server"
+SUPERVISOR = "local-demo"
+"""The account of the supervisor, which asks xds-server for its health."""
+ACCOUNTS = (XDS_SERVER, *objects.SERVERS, *objects.CLIENTS, SUPERVISOR)
+"""Who has a certificate in a secured demo."""
 REPLICAS = 2
 ZONES = ("zone-a", "zone-b")
 _CLIENT_ZONES = dict(zip(objects.CLIENTS, ZONES, strict=True))
@@ -102,6 +106,8 @@ class Supervisor:
         for greeter in GREETERS:
             for document in manifests.greeter(greeter, REPLICAS):
                 self._state.put(objects.kept(document, None, objects.now()))
+        for client, greeter in CLIENTS.items() if self._where.certificates else ():
+            self._state.put(objects.kept(manifests.policy(greeter, client), None, objects.now()))
         async with self._group:
             xds_server = self._start(XDS_SERVER, self._xds_server_launch)
             clients: list[Program] = []
@@ -140,6 +146,8 @@ class Supervisor:
             [self._executables[XDS_SERVER], "serve"],
             environment.of_xds_server(self._user, where, self._state.objects),
             where.xds.reachable,
+            where.xds.reachable,
+            where.certificate(SUPERVISOR),
         )
 
     async def _start_client(self, name: str, xds_server: Program, clients: list[Program]) -> None:
@@ -212,14 +220,21 @@ class Supervisor:
             if template.program in objects.CLIENTS:
                 return self._client_launch(name, template, zone)
             # Another program may have taken the port of the last start.
-            address = Address(addresses.LOOPBACK, addresses.free_port())
-            own = environment.of_server(self._user, template.environment, name, address)
-            return Launch([self._executables[template.program]], own, address)
+            ports = self._free_ports()
+            who = environment.Replica(name, template.program, zone)
+            own = environment.of_server(self._user, template.environment, who, self._where, ports)
+            return Launch([self._executables[template.program]], own, ports.greeter, ports.health)
 
         self._replicas[deployment.name].append(Replica(self._start(name, next_launch), template, zone))
 
+    def _free_ports(self) -> Ports:
+        greeter = Address(addresses.LOOPBACK, addresses.free_port())
+        secured = self._where.certificates is not None
+        return Ports(greeter, Address(addresses.LOOPBACK, addresses.free_port()) if secured else greeter)
+
     def _client_launch(self, name: str, template: Template, zone: str) -> Launch:
-        own = environment.of_client(self._user, template.environment, name, self._where, zone)
+        who = environment.Replica(name, template.program, zone)
+        own = environment.of_client(self._user, template.environment, who, self._where)
         return Launch([self._executables[template.program]], own)
 
     async def _remove(self, deployment: str, replica: Replica) -> None:

@@ -80,7 +80,9 @@ class Mesh:
             zone: The client's, for Services with a ``trafficDistribution``.
             node_id: Names the client to people.
         """
-        made = bootstrap(server=self.address, node_id=node_id, namespace=namespace, zone=zone, node="")
+        made = bootstrap(
+            server=self.address, node_id=node_id, namespace=namespace, pod="", zone=zone, node=""
+        )
         # A client without a Service that is gone fails at once, as a test expects.
         made["xds_servers"][0]["server_features"] = ["xds_v3"]
         return json.dumps(made)

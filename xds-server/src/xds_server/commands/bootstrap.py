@@ -65,10 +65,12 @@ def bootstrap(  # noqa: PLR0913, PLR0917 - one for each flag
     if pod:
         namespace, zone, node = POD_NAMESPACE, POD_ZONE, NODE_NAME
         node_id = f"{POD_NAME}.{POD_NAMESPACE}"
+    pod_name = POD_NAME if pod else ""
     made = bootstraps.bootstrap(
         server=server,
         node_id=node_id,
         namespace=namespace,
+        pod=pod_name,
         zone=zone,
         node=node,
         certificates=tls.rstrip("/"),

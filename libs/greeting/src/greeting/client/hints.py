@@ -4,7 +4,7 @@ gRPC gives most causes the status UNAVAILABLE, and only the details tell them ap
 the words of gRPC's C-core.
 """
 
-from greeting.client.bootstrap import Bootstrap
+from greeting.bootstrap import Bootstrap
 
 NO_SUCH_SERVICE = (
     "the xDS server knows no Service of that name and port, or is still starting: targets are written "

@@ -11,12 +11,14 @@ import os
 
 import grpc
 import structlog
+from grpc.experimental import insecure_channel_credentials
 from grpc_csds import ClientStatusDiscoveryServiceServicer
 
 from greeter.v1.greeter_pb2 import SayHelloRequest
 from greeter.v1.greeter_pb2_grpc import GreeterStub
-from greeting.client import bootstrap, csds, hints
-from greeting.client.bootstrap import Bootstrap
+from greeting import bootstrap
+from greeting.bootstrap import Bootstrap
+from greeting.client import csds, hints
 from greeting.client.failures import Failures
 from greeting.client.message import Message
 from greeting.client.settings import ClientSettings, Metadata, is_xds
@@ -54,7 +56,7 @@ async def call_until(settings: ClientSettings, shutdown: Shutdown) -> None:
     if found:
         log.info("bootstrap", xds_server=found.xds_server, node=found.node_id, source=found.source)
     log.info("calling", target=settings.target, interval=settings.interval, timeout=settings.timeout)
-    async with grpc.aio.insecure_channel(settings.target, options=CHANNEL_OPTIONS) as channel:
+    async with _channel(settings.target, has_xds=found is not None) as channel:
         client = _Client(settings, channel, found)
         endless = {"calls": client.call_steadily(), "spread": client.log_spread()}
         if found:
@@ -134,6 +136,14 @@ class _Client:
         found = csds.resources(response, self._settings.target)
         for message in self._history.update(found, self._clock(), connected=self._connected):
             _log(message)
+
+
+def _channel(target: str, *, has_xds: bool) -> grpc.aio.Channel:
+    """A channel that encrypts if xds-server says so (gRFC A29), and else does not."""
+    if not has_xds:
+        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+    credentials = grpc.xds_channel_credentials(insecure_channel_credentials())  # type: ignore[no-untyped-call]
+    return grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
 
 
 def next_call(due: float, now: float, interval: float) -> float:
