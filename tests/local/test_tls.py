@@ -216,7 +216,7 @@ def test_a_renewed_certificate_is_used_and_open_streams_stay(secured: Secured) -
     pair = secured.authority.issue(spiffe_ids=[SHOP])
     with secured.connect(pair) as before:
         before.ask(Listener, WEB)
-        renewed = secured.authority.issue(names=["localhost"], end=2 * HOUR)
+        renewed = secured.authority.issue(names=["localhost"], end=48 * HOUR)
         first = expiry(secured.server)
         renewed.write(secured.files, secured.authority)
         wait_until("the metric to follow", lambda: expiry(secured.server) > first + 1_800)

@@ -196,9 +196,14 @@ def test_a_client_has_the_bootstrap(use: str, client: str, servers: list[str]) -
         ],
         "node": {
             "id": "$(POD_NAME).$(POD_NAMESPACE)",
-            "metadata": {"NAMESPACE": "$(POD_NAMESPACE)", "NODE_NAME": "$(NODE_NAME)"},
+            "metadata": {
+                "NAMESPACE": "$(POD_NAMESPACE)",
+                "POD_NAME": "$(POD_NAME)",
+                "NODE_NAME": "$(NODE_NAME)",
+            },
             "locality": {"zone": "$(POD_ZONE)"},
         },
+        "server_listener_resource_name_template": "grpc/server?xds.resource.listening_address=%s",
     }
 
 

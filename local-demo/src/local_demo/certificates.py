@@ -4,6 +4,8 @@ Who can read the authority's key can be anybody: for real use, let cert-manager 
 """
 
 import datetime as dt
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -25,6 +27,8 @@ TRUST_DOMAIN = "cluster.local"
 AUTHORITY: Final = "authority"
 """The folder of the authority itself."""
 
+FILES: Final = ("tls.crt", "tls.key", "ca.crt")
+
 _SKEW = dt.timedelta(hours=1)
 """Certificates are valid from an hour ago: clocks differ."""
 _DAY = dt.timedelta(days=1)
@@ -39,14 +43,26 @@ class Pair:
     key: bytes
 
     def write(self, folder: Path, *authorities: "Authority") -> None:
-        """Writes the files of a Secret, with the authorities to trust. Each file is replaced in one step."""
+        """Writes the files of a Secret, with the authorities to trust.
+
+        All are replaced in one step, as kubelet does: each file is a link into a folder, which is replaced. Whoever
+        read a new key beside an old certificate would take neither.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        link = folder / "..data"
+        before = link.resolve() if link.exists() else None
+        content = Path(tempfile.mkdtemp(dir=folder, prefix=".."))
         trusted = b"".join(authority.certificate for authority in authorities)
-        for name, content in (("ca.crt", trusted), ("tls.key", self.key), ("tls.crt", self.certificate)):
-            temporary = folder / f".{name}"
-            temporary.touch(mode=0o600)
-            temporary.write_bytes(content)
-            temporary.replace(folder / name)
+        for name, data in (("ca.crt", trusted), ("tls.key", self.key), ("tls.crt", self.certificate)):
+            (content / name).write_bytes(data)
+        temporary = folder / "..new"
+        temporary.symlink_to(content.name)
+        temporary.replace(link)
+        for name in FILES:
+            if not (folder / name).is_symlink():
+                (folder / name).symlink_to(f"..data/{name}")
+        if before is not None:
+            shutil.rmtree(before)
 
 
 class Authority:

@@ -57,6 +57,8 @@ OTHER_THREADS = 4
 """For all methods that clients may call but ADS: checks of health, and delta xDS, which is refused."""
 HEALTH_SECONDS = 5.0
 """How often gRPC health is brought in line with whether ADS answers."""
+CERTIFICATES_SECONDS = 10.0
+"""How often to look for renewed certificates, beside at every connection."""
 STOP_GRACE = 1.0
 """Seconds that calls have to end after streams were closed."""
 AGE_GRACE = 1.0
@@ -137,15 +139,15 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         transport=transport.name,
     )
 
+    endless = {
+        "discovery": source.run(),
+        "health": keep_health(published, cache, probe, health_servicer),
+        "stream deadlines": servicer.close_stuck_streams(),
+    }
+    if certificates:
+        endless["certificates"] = follow(certificates)
     try:
-        await run_until_shutdown(
-            shutdown,
-            {
-                "discovery": source.run(),
-                "health": keep_health(published, cache, probe, health_servicer),
-                "stream deadlines": servicer.close_stuck_streams(),
-            },
-        )
+        await run_until_shutdown(shutdown, endless)
     finally:
         # Before the streams end: a probe that fails during a shutdown would only alarm people.
         await admin.cleanup()
@@ -206,6 +208,13 @@ def bind(server: grpc.Server, settings: Settings) -> Certificates | None:
     metrics.certificate_expiry.set_function(certificates.expiry)
     listening.bind(server, settings.tls_listen, certificates.credentials())
     return certificates
+
+
+async def follow(certificates: Certificates) -> None:
+    """Reads renewed certificates even if nobody connects, so that the log tells about broken ones in time."""
+    while True:
+        await asyncio.sleep(CERTIFICATES_SECONDS)
+        await asyncio.to_thread(certificates.refresh)
 
 
 def take_load_reports(

@@ -25,6 +25,14 @@ _HINTS = {
     ),
     "connections to all backends failing": _BACKENDS_UNREACHABLE,
     "failed to connect to all addresses": _BACKENDS_UNREACHABLE,
+    "Unauthorized RPC rejected": (
+        "the servers do not let this client in: spec.authorization of the GRPCBackendPolicy of the Service says whom "
+        "they do, by the SPIFFE ids in certificates"
+    ),
+    "SANs from certificate did not match": (
+        "the server's certificate has none of the names in spec.tls.subjectAltNames of the Service's GRPCBackendPolicy"
+    ),
+    "CERTIFICATE_VERIFY_FAILED": "the certificate is expired, or of an authority that this side does not trust",
     "invalid resource": "gRPC refuses what the xDS server sent: look at the log of the xDS server",
     "LDS resource": NO_SUCH_SERVICE,
     "does not exist": NOT_DELIVERED,
