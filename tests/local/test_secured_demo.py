@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,9 @@ def test_a_server_talks_to_a_client_with_a_certificate(demo: SecuredDemo) -> Non
 
 @pytest.mark.parametrize("kind", ["no certificate", "another authority", "expired", "not valid yet"])
 def test_a_server_refuses_a_client(demo: SecuredDemo, kind: str) -> None:
-    with pytest.raises(ssl.SSLError, match="(?i)alert|certificate"):
-        talk(demo, pair_of(kind, demo.authority))
+    # With an alert, or by closing the connection.
+    with suppress(ssl.SSLError, ConnectionError):
+        assert talk(demo, pair_of(kind, demo.authority)) == b""
 
 
 def test_a_server_refuses_plaintext(demo: SecuredDemo) -> None:
@@ -119,7 +121,7 @@ def test_a_server_refuses_old_tls(demo: SecuredDemo) -> None:
     context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
     pair = demo.authority.issue(spiffe_ids=[spiffe_id("hello-client")])
-    with pytest.raises(ssl.SSLError, match="(?i)version|protocol"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)version|protocol"):
         talk(demo, pair, context)
 
 
