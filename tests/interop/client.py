@@ -5,6 +5,7 @@
     {"do": "load_start", "channel": "a", "parallelism": 2, "interval_seconds": 0.01, <call>}
     {"do": "load_stop", "channel": "a"}
     {"do": "close", "channel": "a"}
+    {"do": "serve", "name": "go-1", "port": 50051}
 
 where <call> is
 
@@ -139,6 +140,10 @@ class Program:
     def open(self, channel: str, target: str, *, idle_seconds: float | None = None) -> None:
         idle = {} if idle_seconds is None else {"idle_seconds": idle_seconds}
         self._ask({"do": "open", "channel": channel, "target": target} | idle, DEADLINE)
+
+    def serve(self, name: str, port: int) -> None:
+        """Serves a greeter of this name, as the control plane says, until the program ends."""
+        self._ask({"do": "serve", "name": name, "port": port}, DEADLINE)
 
     def call(
         self, channel: str, times: int = 1, *, concurrency: int = 1, **options: Unpack[CallOptions]

@@ -12,6 +12,7 @@ import time
 import urllib.request
 import venv
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,8 +59,11 @@ ENVOY = Language("Envoy", (), _version, _build)
 class Envoy:
     """A proxy that starts with the first call, as its listeners are static."""
 
-    def __init__(self, command: Sequence[str], xds_server: str, node_id: str) -> None:
+    def __init__(
+        self, command: Sequence[str], xds_server: str, node_id: str, certificates: Path | None = None
+    ) -> None:
         self._command = command
+        self._certificates = certificates
         self._xds_server = xds_server
         self._node_id = node_id
         self._admin = running.free_port()
@@ -187,6 +191,8 @@ class Envoy:
                 "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(host, int(port))}}]}],
             },
         }
+        if self._certificates is not None:
+            xds_server["transport_socket"] = _tls(self._certificates)
         ads = {"resource_api_version": "V3", "ads": {}}
         return {
             "node": {"id": self._node_id, "cluster": "interop", "metadata": {"NAMESPACE": "default"}},
@@ -206,6 +212,23 @@ class Envoy:
                 ],
             },
         }
+
+
+def _tls(folder: Path) -> dict[str, Any]:
+    """Returns the transport socket of a client with a certificate."""
+    files = {name: {"filename": str(folder / name)} for name in ("tls.crt", "tls.key", "ca.crt")}
+    pair = {"certificate_chain": files["tls.crt"], "private_key": files["tls.key"]}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {
+                "tls_certificates": [pair],
+                "validation_context": {"trusted_ca": files["ca.crt"]},
+                "alpn_protocols": ["h2"],
+            },
+        },
+    }
 
 
 def _listener(name: str, port: int, ads: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -13,9 +14,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	xdscreds "google.golang.org/grpc/credentials/xds"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	_ "google.golang.org/grpc/xds"
+	"google.golang.org/grpc/xds"
 
 	"interop/greeter"
 )
@@ -30,6 +32,8 @@ type command struct {
 	Parallelism     int               `json:"parallelism"`
 	IntervalSeconds float64           `json:"interval_seconds"`
 	Method          string            `json:"method"`
+	Name            string            `json:"name"`
+	Port            int               `json:"port"`
 	Metadata        map[string]string `json:"metadata"`
 	TimeoutSeconds  float64           `json:"timeout_seconds"`
 	WaitForReady    bool              `json:"wait_for_ready"`
@@ -58,6 +62,7 @@ var names = map[codes.Code]string{
 	codes.Canceled:          "CANCELLED",
 	codes.DeadlineExceeded:  "DEADLINE_EXCEEDED",
 	codes.Internal:          "INTERNAL",
+	codes.PermissionDenied:  "PERMISSION_DENIED",
 	codes.ResourceExhausted: "RESOURCE_EXHAUSTED",
 	codes.Unavailable:       "UNAVAILABLE",
 }
@@ -87,8 +92,11 @@ func perform(line []byte) (map[string]any, error) {
 	if err := json.Unmarshal(line, &c); err != nil {
 		return nil, err
 	}
-	if c.Do == "open" {
+	switch c.Do {
+	case "open":
 		return map[string]any{}, open(c)
+	case "serve":
+		return map[string]any{}, serve(c)
 	}
 	channel, found := channels[c.Channel]
 	if !found {
@@ -110,7 +118,13 @@ func perform(line []byte) (map[string]any, error) {
 }
 
 func open(c command) error {
-	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	// Encrypts if the control plane says so.
+	encryption, err := xdscreds.NewClientCredentials(
+		xdscreds.ClientOptions{FallbackCreds: insecure.NewCredentials()})
+	if err != nil {
+		return err
+	}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(encryption)}
 	if c.IdleSeconds != nil {
 		options = append(options, grpc.WithIdleTimeout(seconds(*c.IdleSeconds)))
 	}
@@ -119,6 +133,35 @@ func open(c command) error {
 		channels[c.Channel] = channel
 	}
 	return err
+}
+
+type greeterServer struct {
+	greeter.UnimplementedGreeterServer
+	name string
+}
+
+func (s greeterServer) SayHello(context.Context, *greeter.SayHelloRequest) (*greeter.SayHelloResponse, error) {
+	return &greeter.SayHelloResponse{Message: "Hello", Hostname: s.name}, nil
+}
+
+// Serves a greeter as the control plane says, until the program ends.
+func serve(c command) error {
+	encryption, err := xdscreds.NewServerCredentials(
+		xdscreds.ServerOptions{FallbackCreds: insecure.NewCredentials()})
+	if err != nil {
+		return err
+	}
+	server, err := xds.NewGRPCServer(grpc.Creds(encryption))
+	if err != nil {
+		return err
+	}
+	greeter.RegisterGreeterServer(server, greeterServer{name: c.Name})
+	listener, err := net.Listen("tcp", fmt.Sprintf("0.0.0.0:%d", c.Port))
+	if err != nil {
+		return err
+	}
+	go server.Serve(listener)
+	return nil
 }
 
 func call(channel *grpc.ClientConn, c command) map[string]any {

@@ -6,7 +6,9 @@ const readline = require('node:readline');
 const { setTimeout: sleep } = require('node:timers/promises');
 const grpc = require('@grpc/grpc-js');
 const protoLoader = require('@grpc/proto-loader');
-require('@grpc/grpc-js-xds').register();
+const xds = require('@grpc/grpc-js-xds');
+
+xds.register();
 
 const PROTO = path.join(__dirname, '../../../../protos/greeter/v1/greeter.proto');
 const { Greeter } = grpc.loadPackageDefinition(protoLoader.loadSync(PROTO)).greeter.v1;
@@ -51,8 +53,20 @@ function failuresOf(results) {
 const commands = {
   open({ channel, target, idle_seconds: idle }) {
     const options = idle === undefined ? {} : { 'grpc.client_idle_timeout_ms': idle * 1000 };
-    clients.set(channel, new Greeter(target, grpc.credentials.createInsecure(), options));
+    // Encrypts if the control plane says so.
+    const encryption = new xds.XdsChannelCredentials(grpc.credentials.createInsecure());
+    clients.set(channel, new Greeter(target, encryption, options));
     return {};
+  },
+
+  // Serves a greeter as the control plane says, until the program ends.
+  serve({ name, port }) {
+    const server = new xds.XdsServer();
+    server.addService(Greeter.service, { sayHello: (_, reply) => reply(null, { hostname: name }) });
+    const encryption = new xds.XdsServerCredentials(grpc.ServerCredentials.createInsecure());
+    return new Promise((resolve, reject) => {
+      server.bindAsync(`0.0.0.0:${port}`, encryption, (error) => (error ? reject(error) : resolve({})));
+    });
   },
 
   async call({ times, concurrency, ...options }) {

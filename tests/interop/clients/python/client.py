@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import grpc
+from grpc.experimental import insecure_channel_credentials
 
 from greeter.v1.greeter_pb2 import SayHelloRequest, SayHelloResponse
 
@@ -77,7 +78,9 @@ class Client:
         options = (
             [] if idle_seconds is None else [("grpc.client_idle_timeout_ms", round(idle_seconds * 1000))]
         )
-        self._channels[channel] = grpc.insecure_channel(target, options=options)
+        # Encrypts if the control plane says so.
+        encryption = grpc.xds_channel_credentials(insecure_channel_credentials())
+        self._channels[channel] = grpc.secure_channel(target, encryption, options=options)
         return {}
 
     def _call(self, *, times: int, concurrency: int, **options: Any) -> dict[str, Any]:

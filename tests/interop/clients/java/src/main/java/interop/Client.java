@@ -12,14 +12,20 @@ import io.grpc.Channel;
 import io.grpc.ClientInterceptors;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
+import io.grpc.InsecureServerCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
+import io.grpc.ServerServiceDefinition;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.ProtoUtils;
 import io.grpc.stub.ClientCalls;
 import io.grpc.stub.MetadataUtils;
+import io.grpc.stub.ServerCalls;
+import io.grpc.xds.XdsChannelCredentials;
+import io.grpc.xds.XdsServerBuilder;
+import io.grpc.xds.XdsServerCredentials;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
@@ -65,6 +71,7 @@ public final class Client {
   private Object perform(Command command) throws InterruptedException {
     return switch (String.valueOf(command.action)) {
       case "open" -> open(command);
+      case "serve" -> serve(command);
       case "call" -> call(command);
       case "load_start" -> startLoad(command);
       case "load_stop" -> stopLoad(command);
@@ -75,11 +82,38 @@ public final class Client {
 
   private Object open(Command command) {
     ManagedChannelBuilder<?> builder =
-        Grpc.newChannelBuilder(command.target, InsecureChannelCredentials.create());
+        // Encrypts if the control plane says so.
+        Grpc.newChannelBuilder(
+            command.target, XdsChannelCredentials.create(InsecureChannelCredentials.create()));
     if (command.idleSeconds != null) {
       builder.idleTimeout(Math.round(command.idleSeconds * 1000), TimeUnit.MILLISECONDS);
     }
     channels.put(command.channel, builder.build());
+    return Map.of();
+  }
+
+  /** Serves a greeter as the control plane says, until the program ends. */
+  private Object serve(Command command) {
+    SayHelloResponse reply = SayHelloResponse.newBuilder().setHostname(command.name).build();
+    ServerServiceDefinition service =
+        ServerServiceDefinition.builder("greeter.v1.Greeter")
+            .addMethod(
+                method("greeter.v1.Greeter/SayHello"),
+                ServerCalls.asyncUnaryCall(
+                    (request, observer) -> {
+                      observer.onNext(reply);
+                      observer.onCompleted();
+                    }))
+            .build();
+    try {
+      XdsServerBuilder.forPort(
+              command.port, XdsServerCredentials.create(InsecureServerCredentials.create()))
+          .addService(service)
+          .build()
+          .start();
+    } catch (IOException error) {
+      throw new IllegalArgumentException(error);
+    }
     return Map.of();
   }
 
@@ -233,6 +267,8 @@ public final class Client {
       String channel,
       String target,
       Double idleSeconds,
+      String name,
+      int port,
       int times,
       int concurrency,
       int parallelism,
