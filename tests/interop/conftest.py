@@ -21,6 +21,7 @@ TABLES = {
     "test_clients.py": ("interop", DOCS / "interop.md"),
     "test_features.py": ("features", DOCS / "traffic.md"),
     "test_changes.py": ("features", DOCS / "traffic.md"),
+    "test_security.py": ("security", DOCS / "security.md"),
 }
 """The table of each module, by its name between the markers, and its document."""
 GREETERS = 4
