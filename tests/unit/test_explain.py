@@ -32,10 +32,12 @@ class Mesh:
         identified = [(documents.identity(each, BY_NAME), documents.convert(each, BY_NAME)) for each in found]
         self.store, self.tables = assemble(identified)
 
-    def explain(self, name: str, namespace: str = "default", zone: str = "", node: str = "") -> Explanation:
+    def explain(
+        self, name: str, namespace: str = "default", zone: str = "", node: str = "", pod: str = ""
+    ) -> Explanation:
         return explain(
             self.tables,
-            Client(namespace, zone, node),
+            Client(namespace, zone, node, pod=pod),
             name,
             cluster_domain="cluster.local",
             statuses=self.store.statuses,
@@ -229,3 +231,53 @@ def test_it_says_what_a_client_gets(rules, namespace, zone, number) -> None:
         ]
         assert [word for detail in one.details for word in detail.partition(": ")[2].split(", ")] == addresses
         assert one.ok == bool(addresses)
+
+
+# ---- security ----
+
+SERVER = "grpc/server?xds.resource.listening_address=0.0.0.0:8080"
+SPIFFE = "spiffe://cluster.local/ns/default/sa"
+SECURED = f"""
+tls: {{mode: Mutual, subjectAltNames: ['{SPIFFE}/hello-server']}}
+authorization: {{allow: [{{principals: ['{SPIFFE}/hello-client'], methods: [/greeter.v1.Greeter/SayHello]}}]}}
+"""
+
+
+def pod(name):
+    """The Service with one endpoint, which is a pod."""
+    found, slice_ = service("hello-server", "10.0.0.1")
+    slice_["endpoints"][0]["targetRef"] = {"kind": "Pod", "namespace": "default", "name": name}
+    return found, slice_
+
+
+def test_how_connections_are_encrypted_and_who_may_call():
+    found = Mesh(*pod("hello-1"), policy(SECURED)).explain(HELLO)
+    backend = step(found, "Backend")
+    assert f"Mutual TLS, to servers with a certificate of {SPIFFE}/hello-server" in backend.text
+    allowed = f"servers let in {SPIFFE}/hello-client for /greeter.v1.Greeter/SayHello"
+    assert allowed in backend.details
+    server = Mesh(*pod("hello-1"), policy(SECURED)).explain(SERVER, pod="hello-1")
+    assert server.found
+    assert step(server, "Server").text == f"Clients reach it as {HELLO}."
+    assert (
+        step(server, "Security").text
+        == f"Mutual TLS, to servers with a certificate of {SPIFFE}/hello-server."
+    )
+    assert step(server, "Security").details == (allowed,)
+
+
+def test_a_server_that_is_not_known():
+    mesh = Mesh(*pod("hello-1"))
+    assert step(mesh.explain(SERVER, pod="hello-1"), "Security").text == "Connections are not encrypted."
+    unknown = mesh.explain(SERVER, pod="hello-2")
+    assert unknown.found
+    assert "No Service selects the server of pod hello-2" in step(unknown, "Server").text
+    waiting = Mesh(*pod("hello-1"), policy(SECURED)).explain(SERVER, pod="hello-2")
+    assert not waiting.found
+
+
+def test_a_policy_about_security_that_can_not_be_used_closes_the_service():
+    mesh = Mesh(*pod("hello-1"), policy(SECURED.replace("Mutual", "Strict")))
+    assert not mesh.explain(HELLO).found
+    assert "not served" in step(mesh.explain(HELLO), "Backend").text
+    assert not mesh.explain(SERVER, pod="hello-1").found

@@ -139,15 +139,16 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         transport=transport.name,
     )
 
-    endless = {
-        "discovery": source.run(),
-        "health": keep_health(published, cache, probe, health_servicer),
-        "stream deadlines": servicer.close_stuck_streams(),
-    }
-    if certificates:
-        endless["certificates"] = follow(certificates)
     try:
-        await run_until_shutdown(shutdown, endless)
+        await run_until_shutdown(
+            shutdown,
+            {
+                "discovery": source.run(),
+                "health": keep_health(published, cache, probe, health_servicer),
+                "stream deadlines": servicer.close_stuck_streams(),
+                **({"certificates": follow(certificates)} if certificates else {}),
+            },
+        )
     finally:
         # Before the streams end: a probe that fails during a shutdown would only alarm people.
         await admin.cleanup()

@@ -198,7 +198,10 @@ class _Pages:
         if not name:
             raise web.HTTPBadRequest(text="name is missing: /debug/explain?name=hello-server.default:50051\n")
         client = Client(
-            query.get("namespace") or DEFAULT_NAMESPACE, query.get("zone", ""), query.get("node", "")
+            query.get("namespace") or DEFAULT_NAMESPACE,
+            query.get("zone", ""),
+            query.get("node", ""),
+            pod=query.get("pod", ""),
         )
         if any(len(text) > MAX_NAME_LENGTH for text in (name, *client)):
             raise web.HTTPBadRequest(text=f"a parameter is longer than {MAX_NAME_LENGTH} characters\n")

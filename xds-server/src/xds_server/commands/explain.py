@@ -45,6 +45,7 @@ def explain(  # noqa: PLR0913, PLR0917 - one for each flag
     namespace: Annotated[str, typer.Option(help="The client's namespace.")] = "default",
     zone: Annotated[str, typer.Option(help="The client's zone.")] = "",
     node: Annotated[str, typer.Option(help="The client's node, which tells its zone, too.")] = "",
+    pod: Annotated[str, typer.Option(help="The client's pod, by which a server is known.")] = "",
     server: Annotated[str, typer.Option(help="The admin address of a running server.")] = SERVER,
     folder: Annotated[
         Path | None, typer.Option(help="Explain by the files in this folder instead of asking a server.")
@@ -55,7 +56,7 @@ def explain(  # noqa: PLR0913, PLR0917 - one for each flag
     output: FormOption = Form.TEXT,
 ) -> int:
     """Explains, step by step, what a client gets for a name: Service, routes, policies, endpoints."""
-    client = Client(namespace, zone, node)
+    client = Client(namespace, zone, node, pod=pod)
     found = _of_folder(folder, name, client, cluster_domain) if folder else _of_server(server, name, client)
     show(output, asdict(found), as_text(found))
     return 0 if found.found else 1
@@ -108,7 +109,13 @@ def _of_server(server: str, name: str, client: Client) -> Explanation:
     """
     base = server if "://" in server else f"http://{server}"
     query = urllib.parse.urlencode(
-        {"name": name, "namespace": client.namespace, "zone": client.zone, "node": client.node}
+        {
+            "name": name,
+            "namespace": client.namespace,
+            "zone": client.zone,
+            "node": client.node,
+            "pod": client.pod,
+        }
     )
     try:
         with urllib.request.urlopen(f"{base}/debug/explain?{query}", timeout=TIMEOUT) as response:  # noqa: S310 - the user's own

@@ -10,12 +10,12 @@ from xds_server.explain.explanation import Explanation, Step
 from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Status
 from xds_server.model.client import Client
-from xds_server.model.service import Endpoint, PortName, Service, ServiceName
+from xds_server.model.service import Endpoint, PortName, Service, ServiceName, SocketAddress
 from xds_server.model.tables import CONSUMED, ENDPOINTS, POLICIES, ROUTES, SERVICES
 from xds_server.model.traffic import Backend, Policy, RouteScope, Rule, Unavailable
 from xds_server.objects import meta
 from xds_server.objects.kinds import Kind
-from xds_server.resources import names, route
+from xds_server.resources import names, route, server_listener
 from xds_server.resources.features import zones
 from xds_server.resources.lookup import Lookup, Tables
 from xds_server.resources.names import ARTICLE_SUFFIX, TargetName
@@ -27,6 +27,8 @@ MAX_COMPARED = 50
 MAX_RULES = 50
 MAX_ADDRESSES = 20
 """Of one zone; more are only counted."""
+
+CLOSED = "It is not served: its policy is about security, and can't be used."
 
 Statuses = Iterable[tuple[Kind, meta.Key, Status]]
 
@@ -52,6 +54,10 @@ def explain(  # noqa: PLR0913 - each is one thing
     """
     lookup = Lookup(tables, client)
     text = name.removeprefix(SCHEME)
+    address = names.parse_server(text)
+    if address is not None:
+        steps = tuple(_server(address, lookup))
+        return Explanation(name, _who(client), found=all(step.ok for step in steps), steps=steps)
     target = names.parse(text, cluster_domain=cluster_domain)
     if target is None:
         step = Step(
@@ -76,9 +82,8 @@ def explain(  # noqa: PLR0913 - each is one thing
 
 
 def _who(client: Client) -> str:
-    place = "".join(
-        f", {what} {value}" for what, value in (("zone", client.zone), ("node", client.node)) if value
-    )
+    known = (("zone", client.zone), ("node", client.node), ("pod", client.pod))
+    place = "".join(f", {what} {value}" for what, value in known if value)
     return f"a client in namespace {client.namespace}{place}"
 
 
@@ -173,10 +178,17 @@ def _backend(target: PortName | Unavailable, lookup: Lookup) -> Step:
     endpoints = lookup.get(ENDPOINTS, target)
     if not endpoints:
         return Step(title, "It has no ready endpoint: requests fail with UNAVAILABLE.", ok=False)
-    how = "; ".join(words.of_balancing(lookup.get(POLICIES, target) or Policy()))
+    policy = lookup.get(POLICIES, target) or Policy()
+    if policy.is_closed:
+        return Step(title, CLOSED, ok=False)
+    how = "; ".join([*words.of_balancing(policy), *([words.of_tls(policy.tls)] if policy.tls else ())])
     ranked = zones.priorities(endpoints, lookup)
     text = f"{words.count(len(endpoints), 'endpoint')}; {how}."
-    return Step(title, text, tuple(_ranked(ranked)))
+    return Step(title, text, (*_ranked(ranked), *_who_may(policy)))
+
+
+def _who_may(policy: Policy) -> Iterator[str]:
+    return words.of_authorization(policy.authorization) if policy.authorization else iter(())
 
 
 def _ranked(ranked: Sequence[Sequence[Endpoint]]) -> Iterator[str]:
@@ -190,6 +202,27 @@ def _ranked(ranked: Sequence[Sequence[Endpoint]]) -> Iterator[str]:
             )
             more = f" and {len(endpoints) - MAX_ADDRESSES} more" if len(endpoints) > MAX_ADDRESSES else ""
             yield f"{order}{f'zone {zone}' if zone else 'no zone'}: {shown}{more}"
+
+
+# ---- servers ----
+
+
+def _server(address: SocketAddress, lookup: Lookup) -> Iterator[Step]:
+    """How a server is to serve that uses xDS."""
+    ports = server_listener.services(address, lookup)
+    title = "Server"
+    if not ports:
+        resource = server_listener.build("", address, lookup)
+        yield Step(title, f"{lookup.remark[:1].upper()}{lookup.remark[1:]}.", ok=resource is not None)
+        return
+    yield Step(title, f"Clients reach it as {', '.join(map(str, ports))}.")
+    policies = [lookup.get(POLICIES, port) or Policy() for port in ports]
+    if any(policy.is_closed for policy in policies):
+        yield Step("Security", CLOSED, ok=False)
+        return
+    found = server_listener.strictest(policies)
+    allowed = tuple(line for policy in policies for line in _who_may(policy))
+    yield Step("Security", f"{words.of_tls(found)}.", allowed)
 
 
 # ---- remarks ----

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from xds_server.model.traffic import (
     EVERY_PATH,
+    Authorization,
     CallPolicy,
     Fault,
     Match,
@@ -12,6 +13,7 @@ from xds_server.model.traffic import (
     PathType,
     Policy,
     RingHash,
+    Tls,
     WeightedRoundRobin,
 )
 
@@ -71,6 +73,24 @@ def of_balancing(policy: Policy) -> Iterator[str]:
         yield f"at most {policy.max_concurrent_requests} concurrent requests of one client"
     if policy.outlier_detection is not None:
         yield _outlier_detection(policy.outlier_detection)
+
+
+def of_tls(tls: Tls | None) -> str:
+    """How connections are encrypted."""
+    if tls is None:
+        return "Connections are not encrypted"
+    kind = "Mutual TLS" if tls.is_mutual else "TLS"
+    provider = (
+        "" if tls.provider == Tls(is_mutual=False, subject_alt_names=()).provider else f" by {tls.provider}"
+    )
+    return f"{kind}{provider}, to servers with a certificate of {' or '.join(tls.subject_alt_names)}"
+
+
+def of_authorization(authorization: Authorization) -> Iterator[str]:
+    """Yields whom servers let in."""
+    for permission in authorization.allow:
+        methods = f"for {', '.join(permission.methods)}" if permission.methods else "for all methods"
+        yield f"servers let in {', '.join(permission.principals)} {methods}"
 
 
 def _outlier_detection(found: OutlierDetection) -> str:
