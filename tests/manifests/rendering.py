@@ -26,6 +26,11 @@ USES: dict[str, Object] = {
     "base/xds-server/crds": {"resources": ["k8s/base/xds-server/crds"]},
     "overlays/kind": {"resources": ["k8s/overlays/kind"]},
     "overlays/ha": {"resources": ["k8s/overlays/ha"]},
+    "overlays/secure": {"resources": ["k8s/overlays/secure"]},
+    "overlays/secure with components/cert-manager": {
+        "resources": ["k8s/overlays/secure"],
+        "components": ["k8s/components/cert-manager"],
+    },
     "install": {"resources": ["k8s/install"]},
     "install with components/tls": {"resources": ["k8s/install"], "components": ["k8s/components/tls"]},
     "overlays/kind with components/tls": {
