@@ -4,7 +4,20 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import clients, fanout, loads, reply, running, services, stalled, traffic, transports, ways, why
+from bench import (
+    clients,
+    encryption,
+    fanout,
+    loads,
+    reply,
+    running,
+    services,
+    stalled,
+    traffic,
+    transports,
+    ways,
+    why,
+)
 from bench.report import Report
 
 
@@ -19,6 +32,7 @@ class Part:
 
 PARTS = {
     "fanout": Part(fanout.measure),
+    "tls": Part(encryption.measure),
     "services": Part(services.measure),
     "traffic": Part(traffic.measure),
     "loads": Part(loads.measure),

@@ -132,10 +132,10 @@ def finish(load: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def peer(*, services: int, endpoints: int) -> Iterator[Target]:
-    """Runs go-control-plane."""
+def peer(*, services: int, endpoints: int, tls: Path | None = None) -> Iterator[Target]:
+    """Runs go-control-plane; with mutual TLS if there is a folder of its certificate."""
     address, control = (f"127.0.0.1:{running.free_port()}" for _ in range(2))
-    sizes = (f"--services={services}", f"--endpoints={endpoints}")
+    sizes = [f"--services={services}", f"--endpoints={endpoints}", *([f"--tls={tls}"] if tls else [])]
     with Running(
         str(BUILD / "peer"), f"--listen={address}", f"--control={control}", *sizes, env=running.environment()
     ) as program:
@@ -175,15 +175,32 @@ def kubeconfig(path: Path, address: str) -> Path:
 
 
 @contextlib.contextmanager
-def ours(directory: Path, *, replicas: int = 1, **options: object) -> Iterator[Target]:
-    """Runs xds-server with the stub of the API server, which gets the options."""
+def ours(
+    directory: Path, *, replicas: int = 1, tls: Path | None = None, **options: object
+) -> Iterator[Target]:
+    """Runs xds-server with the stub of the API server, which gets the options.
+
+    With a folder of its certificate, clients are to connect with mutual TLS.
+    """
     with api_server(**options) as api, contextlib.ExitStack() as stack:
         config = str(kubeconfig(directory / "kubeconfig", api))
-        found = [stack.enter_context(XdsServer(None, KUBECONFIG=config)) for _ in range(replicas)]
+        ports = [_tls_settings(tls) if tls else {} for _ in range(replicas)]
+        found = [stack.enter_context(XdsServer(None, KUBECONFIG=config, **each)) for each in ports]
         for one in found:
             one.wait_until_ready()
         change = f"--post=http://{api}/set?address={{address}}"
-        yield Target([one.address for one in found], [one.pid for one in found], [change])
+        addresses = [each.get("TLS_LISTEN", one.address) for one, each in zip(found, ports, strict=True)]
+        yield Target(addresses, [one.pid for one in found], [change])
+
+
+def _tls_settings(folder: Path) -> dict[str, str]:
+    return {
+        "LISTEN": "",
+        "TLS_LISTEN": f"127.0.0.1:{running.free_port()}",
+        "TLS_CERT_FILE": str(folder / "tls.crt"),
+        "TLS_KEY_FILE": str(folder / "tls.key"),
+        "TLS_CLIENT_CA_FILE": str(folder / "ca.crt"),
+    }
 
 
 @contextlib.contextmanager

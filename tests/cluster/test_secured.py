@@ -21,14 +21,19 @@ RENEWED_SECONDS = 180.0
 @pytest.fixture(scope="module")
 def secured(kind: Cluster, calling_fast: None) -> Iterator[Cluster]:
     """The cluster with the secured demo; the plain one comes back at the end."""
-    kind.task("deploy", "OVERLAY=secure")
-    for service in kube.SERVICES:
-        kind.rolled_out(service)
+    deploy(kind, "OVERLAY=secure")
     yield kind
     kind.kubectl("delete", "grpcbackendpolicies", *SERVERS)
-    kind.task("deploy")
+    deploy(kind)
+
+
+def deploy(cluster: Cluster, *variables: str) -> None:
+    """Deploys an overlay, with clients that call fast, as the other tests have them."""
+    cluster.task("deploy", *variables)
+    for client in CLIENTS:
+        cluster.set_environment(client, *clients.FAST)
     for service in kube.SERVICES:
-        kind.rolled_out(service)
+        cluster.rolled_out(service)
 
 
 def xds_server_log(cluster: Cluster) -> list[dict[str, object]]:

@@ -11,6 +11,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -21,6 +23,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,6 +31,7 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/structpb"
 )
@@ -46,6 +50,7 @@ var (
 	output     = flag.String("output", "", "... to this one, with the address in place of "+placeholder)
 	hold       = flag.Duration("hold", 0, "how long to stay connected at the end")
 	pause      = flag.Duration("pause", 250*time.Millisecond, "pause between changes")
+	tlsFolder  = flag.String("tls", "", "connect with TLS, with the tls.crt, tls.key and ca.crt in this folder")
 	limit      = flag.Duration("limit", 120*time.Second, "timeout of each step")
 )
 
@@ -67,12 +72,35 @@ type crowd struct {
 	pushes   atomic.Int64
 }
 
+// encryption is what a client of a server for localhost needs; without a folder it does not encrypt.
+var encryption = sync.OnceValues(func() (credentials.TransportCredentials, error) {
+	if *tlsFolder == "" {
+		return insecure.NewCredentials(), nil
+	}
+	pair, err := tls.LoadX509KeyPair(*tlsFolder+"/tls.crt", *tlsFolder+"/tls.key")
+	if err != nil {
+		return nil, err
+	}
+	authorities, err := os.ReadFile(*tlsFolder + "/ca.crt")
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(authorities)
+	return credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{pair}, RootCAs: pool, ServerName: "localhost"}), nil
+})
+
 // join connects a client and runs its stream until the end of ctx.
 func (c *crowd) join(ctx context.Context, number int, stalls bool) error {
 	addresses := strings.Split(*targets, ",")
+	encryption, err := encryption()
+	if err != nil {
+		return err
+	}
 	// Fixed windows, so that the server cannot write to a client that does not read.
 	connection, err := grpc.NewClient("passthrough:///"+addresses[number%len(addresses)],
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(encryption),
 		grpc.WithInitialWindowSize(1<<16-1), grpc.WithInitialConnWindowSize(1<<16-1),
 		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))

@@ -7,11 +7,14 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"flag"
 	"fmt"
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 
@@ -28,6 +31,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -38,6 +42,7 @@ var (
 	control   = flag.String("control", "127.0.0.1:18001", "address to accept changes on")
 	services  = flag.Int("services", 1, "number of services")
 	endpoints = flag.Int("endpoints", 10, "number of endpoints of each service")
+	tlsFolder = flag.String("tls", "", "serve with mutual TLS, with the tls.crt, tls.key and ca.crt in this folder")
 )
 
 const allNodes = "all"
@@ -152,6 +157,22 @@ func wrap(message proto.Message) *anypb.Any {
 	return wrapped
 }
 
+// encryption reads what a server needs that asks its clients for certificates.
+func encryption(folder string) credentials.TransportCredentials {
+	pair, err := tls.LoadX509KeyPair(folder+"/tls.crt", folder+"/tls.key")
+	if err != nil {
+		log.Fatal(err)
+	}
+	authorities, err := os.ReadFile(folder + "/ca.crt")
+	if err != nil {
+		log.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(authorities)
+	return credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool,
+		ClientAuth: tls.RequireAndVerifyClientCert})
+}
+
 func main() {
 	flag.Parse()
 	state := newState()
@@ -168,7 +189,11 @@ func main() {
 		log.Fatal(err)
 	}
 	go func() { log.Fatal(http.ListenAndServe(*control, nil)) }()
-	grpcServer := grpc.NewServer()
+	options := []grpc.ServerOption{}
+	if *tlsFolder != "" {
+		options = append(options, grpc.Creds(encryption(*tlsFolder)))
+	}
+	grpcServer := grpc.NewServer(options...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(grpcServer, server.NewServer(context.Background(), state.snapshots, nil))
 	fmt.Println("listening")
 	log.Fatal(grpcServer.Serve(socket))
