@@ -7,7 +7,7 @@ from tests.protocol.client import CDS, LDS, RDS, Client, make_cache, publish
 from tests.protocol.client import service as entries
 from tests.support import objects
 from tests.support.traffic import policy, route
-from tests.unit.test_explain import Mesh, service
+from tests.unit.test_explain import SECURED, Mesh, service
 from xds_server.admin.views import calls, clients, overview, services, traffic
 from xds_server.admin.views.listing import PAGE_SIZE, page
 from xds_server.admin.views.state import ClientStream, Replica, State
@@ -228,3 +228,14 @@ def test_the_overview_counts_and_tells_what_is_wrong() -> None:
     assert [problem.kind for problem in found.problems] == ["EndpointSlice"]
     assert found.problem_count == 2
     assert found.busiest == ((HELLO, Rate(10.0)),)
+
+
+def test_a_service_shows_its_security() -> None:
+    plain = services.service(state(*service()), HELLO.service)
+    assert plain is not None
+    assert plain.ports[0].security == ()
+    secured = services.service(state(*service(), policy(SECURED)), HELLO.service)
+    assert secured is not None
+    encryption, allowed = secured.ports[0].security
+    assert encryption.startswith("Mutual TLS")
+    assert allowed.startswith("servers let in spiffe://")

@@ -28,8 +28,6 @@ MAX_RULES = 50
 MAX_ADDRESSES = 20
 """Of one zone; more are only counted."""
 
-CLOSED = "It is not served: its policy is about security, and can't be used."
-
 Statuses = Iterable[tuple[Kind, meta.Key, Status]]
 
 
@@ -180,7 +178,7 @@ def _backend(target: PortName | Unavailable, lookup: Lookup) -> Step:
         return Step(title, "It has no ready endpoint: requests fail with UNAVAILABLE.", ok=False)
     policy = lookup.get(POLICIES, target) or Policy()
     if policy.is_closed:
-        return Step(title, CLOSED, ok=False)
+        return Step(title, words.CLOSED, ok=False)
     how = "; ".join([*words.of_balancing(policy), *([words.of_tls(policy.tls)] if policy.tls else ())])
     ranked = zones.priorities(endpoints, lookup)
     text = f"{words.count(len(endpoints), 'endpoint')}; {how}."
@@ -218,7 +216,7 @@ def _server(address: SocketAddress, lookup: Lookup) -> Iterator[Step]:
     yield Step(title, f"Clients reach it as {', '.join(map(str, ports))}.")
     policies = [lookup.get(POLICIES, port) or Policy() for port in ports]
     if any(policy.is_closed for policy in policies):
-        yield Step("Security", CLOSED, ok=False)
+        yield Step("Security", words.CLOSED, ok=False)
         return
     found = server_listener.strictest(policies)
     allowed = tuple(line for policy in policies for line in _who_may(policy))

@@ -17,6 +17,8 @@ from xds_server.model.traffic import (
     WeightedRoundRobin,
 )
 
+CLOSED = "It is not served: its policy is about security, and can't be used."
+
 
 def of_match(match: Match) -> str:
     """Which requests a rule takes, such as ``method shop.Cart/Add, header x-beta is "yes"``."""
@@ -91,6 +93,16 @@ def of_authorization(authorization: Authorization) -> Iterator[str]:
     for permission in authorization.allow:
         methods = f"for {', '.join(permission.methods)}" if permission.methods else "for all methods"
         yield f"servers let in {', '.join(permission.principals)} {methods}"
+
+
+def of_security(policy: Policy) -> Iterator[str]:
+    """Yields how connections are encrypted and whom servers let in, as far as a policy says it."""
+    if policy.is_closed:
+        yield CLOSED
+    if policy.tls is not None:
+        yield of_tls(policy.tls)
+    if policy.authorization is not None:
+        yield from of_authorization(policy.authorization)
 
 
 def _outlier_detection(found: OutlierDetection) -> str:

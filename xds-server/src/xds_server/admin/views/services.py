@@ -10,10 +10,12 @@ from xds_server.admin.views.listing import Page, page
 from xds_server.admin.views.rates import by_port, total
 from xds_server.admin.views.state import State
 from xds_server.admin.views.traffic import ObjectRow
+from xds_server.explain import words
 from xds_server.lrs.loads import Edge, Rate
 from xds_server.mesh.problems import Problem
 from xds_server.model.service import Port, PortName, Service, ServiceName
-from xds_server.model.tables import ENDPOINTS, SERVICES
+from xds_server.model.tables import ENDPOINTS, POLICIES, SERVICES
+from xds_server.model.traffic import Policy
 
 MAX_ADDRESSES = 200
 """Of one zone on a page; more are only counted."""
@@ -62,6 +64,7 @@ class PortRow:
         endpoints: How many there are.
         subscribers: How many clients have it.
         rate: Of requests to it.
+        security: How connections to it are encrypted, and whom its servers let in; empty if nothing is said.
     """
 
     name: PortName
@@ -70,6 +73,7 @@ class PortRow:
     endpoints: int
     subscribers: int
     rate: Rate
+    security: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +139,6 @@ def _port(state: State, name: PortName, port: Port, rates: Mapping[PortName, Rat
         )
         for zone, found in groupby(endpoints, key=lambda endpoint: endpoint.zone)
     )
-    return PortRow(name, port, zones, len(endpoints), state.subscribers(name), rates.get(name, Rate()))
+    rate = rates.get(name, Rate())
+    security = words.of_security(state.tables[POLICIES].get(name) or Policy())
+    return PortRow(name, port, zones, len(endpoints), state.subscribers(name), rate, tuple(security))
