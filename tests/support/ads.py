@@ -39,6 +39,8 @@ class AdsClient:
         self.held: dict[type[Any], Held] = {}
         self._names: dict[type[Any], list[str]] = {}
         self._namespace = namespace
+        self.metadata: dict[str, str] = {}
+        """More that the node says of itself."""
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         options = [("grpc.use_local_subchannel_pool", 1)]
         self._channel = (
@@ -124,6 +126,7 @@ class AdsClient:
         request.node.id = "raw"
         if self._namespace:
             request.node.metadata["NAMESPACE"] = self._namespace
+        request.node.metadata.update(self.metadata)
         self._requests.put(request)
 
     def _read(self) -> None:
