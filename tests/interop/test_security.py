@@ -80,6 +80,28 @@ def test_clients_encrypt(tmp_path: Path, stack: ExitStack, start: str, mode: str
 
 
 @pytest.mark.parametrize("start", [language.name for language in LANGUAGES])
+def test_a_provider_that_the_client_lacks(tmp_path: Path, stack: ExitStack, start: str, note: Note) -> None:
+    """Clients: a `certificateProvider` that their bootstrap lacks is rejected; the log and an Event tell it"""
+    mesh = secured(tmp_path, stack, **can_do_without(start))
+    mesh.servers = {"one": running.free_port()}
+    policy = tls()
+    policy["tls"]["certificateProvider"] = "elsewhere"
+    mesh.serve(hello_server=policy)
+    client = program(mesh, stack, BY_NAME[start], ALLOWED)
+    client.open("a", TARGET)
+    [failure] = client.call("a", patient=False).failures
+    assert failure["code"] == "UNAVAILABLE"
+    if start == "Go":
+        assert "elsewhere" in failure["details"]
+        note("accepts it; calls fail with the provider's name")
+        return
+    [rejected] = mesh.server.warnings("client rejected a response")
+    assert rejected["type"] == "CDS"
+    assert "elsewhere" in rejected["reason"]
+    note("yes")
+
+
+@pytest.mark.parametrize("start", [language.name for language in LANGUAGES])
 def test_servers_follow(tmp_path: Path, stack: ExitStack, start: str, note: Note) -> None:
     """Servers: `tls` Mutual and `authorization`, called by Python: allowed, another client, another method, plaintext"""
     language = BY_NAME[start]
