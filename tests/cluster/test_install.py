@@ -152,6 +152,33 @@ def test_a_pod_is_created_without_a_bootstrap_if_there_is_none(installed: Cluste
     )
 
 
+def test_with_tls_pods_mount_the_certificate_of_their_service_account(installed: Cluster) -> None:
+    folder = kube.ROOT / ".build/injector-tls"
+    folder.mkdir(parents=True, exist_ok=True)
+    components = [f"../../{injector(installed)}", "../../k8s/components/injector-tls"]
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"components": components}))
+    containers: list[Object] = [
+        {"name": "a", "image": "none"},
+        {"name": "b", "image": "none", "env": [{"name": BOOTSTRAP, "value": "{}"}]},
+    ]
+    wanted = pod("any", labels=LABELLED, containers=containers)
+
+    def mounts() -> dict[str, list[str]]:
+        spec = created(installed, wanted, "default")["spec"]
+        return {
+            each["name"]: [mount["mountPath"] for mount in each["volumeMounts"] if mount["name"] == "xds-tls"]
+            for each in spec["containers"]
+        } | {"": [each["secret"]["secretName"] for each in spec["volumes"] if each["name"] == "xds-tls"]}
+
+    installed.kubectl("apply", "--kustomize", str(folder), namespace=NAMESPACE)
+    try:
+        expected = {"a": ["/var/run/xds-tls"], "b": [], "": ["default-tls"]}
+        waiting.until("the mounts", mounts, lambda found: found == expected, seconds=60)
+    finally:
+        installed.kubectl("apply", "--kustomize", injector(installed), namespace=NAMESPACE)
+    waiting.until("no mounts", mounts, lambda found: not found[""], seconds=60)
+
+
 def test_a_client_without_a_bootstrap_of_its_own_is_balanced(installed: Cluster) -> None:
     """The whole way of a newcomer: a label on the namespace, and `xds:///` in a Deployment."""
     base = kube.ROOT / "k8s/base/hello-client"

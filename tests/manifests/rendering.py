@@ -39,6 +39,9 @@ USES: dict[str, Object] = {
     },
     "components/injector": {"components": ["k8s/components/injector"]},
     "components/injector-v1beta1": {"components": ["k8s/components/injector-v1beta1"]},
+    "components/injector with components/injector-tls": {
+        "components": ["k8s/components/injector", "k8s/components/injector-tls"]
+    },
     **{f"examples/{name}": {"resources": [f"k8s/examples/{name}"]} for name in EXAMPLES},
     "xds-server alone in the namespace mesh": {"namespace": "mesh", "resources": ["k8s/base/xds-server"]},
     "a client with the bootstrap": {

@@ -15,6 +15,7 @@ SINCE = {
     "examples/zones": "1.30",  # trafficDistribution
     "components/injector": "1.36",
     "components/injector-v1beta1": "1.34",
+    "components/injector with components/injector-tls": "1.36",
 }
 """The first Kubernetes for uses that need a newer one than OLDEST."""
 
