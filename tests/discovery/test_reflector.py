@@ -178,17 +178,23 @@ async def test_a_server_whose_versions_went_back_is_watched_from_its_list(api, d
         await found.until_known(TWO)
 
 
-@pytest.mark.parametrize("fault", ["drip head", "drip body", "flood", "hang"])
-async def test_a_list_has_a_deadline_and_a_bound(api, discover, fault):
+@pytest.mark.parametrize(
+    ("fault", "bounds", "expected"),
+    [
+        ("drip head", {"list_silence": 0.4, "list_request": 0.5}, "not complete after"),
+        ("drip body", {"list_silence": 0.4, "list_request": 0.5}, "not complete after"),
+        ("flood", {"list_bytes": 1_000_000}, "larger than 1000000 bytes"),
+        ("hang", {"list_silence": 0.4}, "timed out"),
+    ],
+)
+async def test_a_list_has_a_deadline_and_a_bound(api, discover, fault, bounds, expected):
     api.list_fault = fault
-    bounds = {"list_silence": 0.4, "list_request": 0.5, "list_bytes": 1_000_000}
     with capture_logs() as logs:
         async with discover(**bounds) as found:
             await found.until(lambda: api.count("/services?limit=") >= 3, "given up and tried again")
             api.list_fault = None
             await found.until_known(ONE)
     reasons = {entry["reason"] for entry in warnings(logs)}
-    expected = {"flood": "larger than 1000000 bytes", "hang": "timed out"}.get(fault, "not complete after")
     assert all(expected in reason for reason in reasons), reasons
 
 

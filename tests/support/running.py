@@ -1,5 +1,6 @@
 """A program that runs, and what it has written so far."""
 
+import itertools
 import json
 import os
 import random
@@ -8,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,14 +26,30 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Returns a free port outside of the ranges from which the kernel and Kubernetes take ports meanwhile."""
+    """Returns a free port that no other test takes before its user has opened it.
+
+    It is outside of the ranges from which the kernel and Kubernetes take ports. Each worker
+    of pytest has 1,000 ports of its own, and a process is given each of them once before any
+    of them again.
+    """
     while True:
-        port = random.SystemRandom().randrange(20_000, 30_000)
+        port = next(_ports)
         try:
             with socket.create_server(("127.0.0.1", port)):
                 return port
         except OSError:
             continue
+
+
+def _ports_of(worker: str) -> Iterator[int]:
+    """Yields the ports of a worker ("gw3"; "" without pytest-xdist) for ever, in an order of this process."""
+    start = 20_000 + int(worker.removeprefix("gw") or 0) % 10 * 1_000
+    ports = list(range(start, start + 1_000))
+    random.SystemRandom().shuffle(ports)
+    return itertools.cycle(ports)
+
+
+_ports = _ports_of(os.environ.get("PYTEST_XDIST_WORKER", ""))
 
 
 class Running:
