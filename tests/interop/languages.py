@@ -118,7 +118,7 @@ def _rust() -> Sequence[str]:
 
 def _rust_version() -> str:
     [version] = re.findall(
-        r'^tonic-xds = "=(.+)"', (CLIENTS / "rust" / "Cargo.toml").read_text(), re.MULTILINE
+        r'^tonic-xds = .*"=(.+?)"', (CLIENTS / "rust" / "Cargo.toml").read_text(), re.MULTILINE
     )
     return f"tonic-xds {version}"
 
