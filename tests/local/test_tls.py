@@ -225,6 +225,17 @@ def test_a_renewed_certificate_is_used_and_open_streams_stay(secured: Secured) -
         assert before.error is None
 
 
+def test_a_renewed_certificate_is_used_from_when_it_is_valid(secured: Secured) -> None:
+    soon = dt.timedelta(seconds=5)
+    secured.authority.issue(names=["localhost"], begin=soon, end=48 * HOUR).write(
+        secured.files, secured.authority
+    )
+    first = expiry(secured.server)
+    assert "is not valid before" in secured.server.get("/debug/services")[1]
+    wait_until("the certificate to be used", lambda: expiry(secured.server) > first + 1_800)
+    assert len(secured.server.warnings("a renewed certificate can't be used")) == 1
+
+
 def test_authorities_of_clients_are_renewed_too(secured: Secured) -> None:
     old, new = secured.authority, Authority("new")
     server = old.issue(names=["localhost"])
@@ -238,12 +249,14 @@ def test_authorities_of_clients_are_renewed_too(secured: Secured) -> None:
     assert secured.error(secured.credentials(old.issue(spiffe_ids=[SHOP]))).startswith("UNAVAILABLE")
 
 
-@pytest.mark.parametrize("kind", ["rubbish", "another key", "expired", "gone"])
+@pytest.mark.parametrize("kind", ["rubbish", "another key", "expired", "not valid yet", "gone"])
 def test_a_renewed_certificate_that_can_not_be_used_changes_nothing(secured: Secured, kind: str) -> None:
     before = presented(secured)
     pair = secured.authority.issue(names=["localhost"])
     if kind == "expired":
         secured.authority.issue(names=["localhost"], end=-HOUR / 2).write(secured.files, secured.authority)
+    elif kind == "not valid yet":
+        secured.authority.issue(names=["localhost"], begin=HOUR).write(secured.files, secured.authority)
     elif kind == "gone":
         (secured.files / "tls.crt").unlink()
     else:

@@ -31,12 +31,23 @@ class Loaded:
     Attributes:
         stamp: Of the files; other content has another one.
         configuration: For grpc.
-        expires: When the certificate does.
+        begins: When the certificate becomes valid.
+        expires: When it expires.
     """
 
     stamp: tuple[object, ...]
     configuration: grpc.ServerCertificateConfiguration
+    begins: dt.datetime
     expires: dt.datetime
+
+    def invalidity(self) -> str:
+        """Why clients refuse the certificate now; empty if they do not."""
+        now = dt.datetime.now(dt.UTC)
+        if self.expires < now:
+            return f"it expired at {self.expires:%Y-%m-%d %H:%M:%S} UTC"
+        if self.begins > now:
+            return f"it is not valid before {self.begins:%Y-%m-%d %H:%M:%S} UTC"
+        return ""
 
 
 class Certificates:
@@ -60,11 +71,9 @@ class Certificates:
             self._used = self._offered = self._read(self._stamp())
         except (OSError, CertificateError) as error:
             raise ConfigurationError(f"TLS: {_text(error)}") from error
-        if self._used.expires < _now():
+        if reason := self._used.invalidity():
             log.error(
-                "the certificate has expired: clients refuse it",
-                file=str(certificate),
-                hint="renew the files",
+                "clients refuse the certificate", file=str(certificate), reason=reason, hint="renew the files"
             )
 
     def expiry(self) -> float:
@@ -77,8 +86,8 @@ class Certificates:
         """Why the files, as they are now, are not in use; empty if they are."""
         self.refresh()
         found = self._problem
-        if not found and self._used.expires < _now():
-            found = f"it has expired at {self._used.expires:%Y-%m-%d %H:%M:%S} UTC; clients refuse it"
+        if not found and (reason := self._used.invalidity()):
+            found = f"clients refuse it: {reason}"
         return [Problem("Certificate", ("", str(self._certificate)), found)] if found else []
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -110,9 +119,12 @@ class Certificates:
                     self._problem, self._failed = "", None
                 return
             found = self._read(stamp)
-            _check_expiry(self._certificate, found.expires)
         except (OSError, CertificateError) as error:
             self._note(_text(error), stamp)
+            return
+        if reason := found.invalidity():
+            # It is read again each time, since it may become valid.
+            self._note(f"{self._certificate}: {reason}", None)
             return
         self._used, self._problem, self._failed = found, "", None
         log.info("certificate renewed", file=str(self._certificate), expires=found.expires.isoformat())
@@ -149,7 +161,7 @@ class Certificates:
             authorities = self._authorities.read_bytes()
             _certificates(self._authorities, authorities)
         configuration = grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
-        return Loaded(stamp, configuration, first.not_valid_after_utc)
+        return Loaded(stamp, configuration, first.not_valid_before_utc, first.not_valid_after_utc)
 
 
 def _certificates(file: Path, pem: bytes) -> Sequence[x509.Certificate]:
@@ -164,14 +176,5 @@ def _spki(public: object) -> bytes:
     return encoded
 
 
-def _check_expiry(file: Path, expires: dt.datetime) -> None:
-    if expires < _now():
-        raise CertificateError(f"{file} expired at {expires:%Y-%m-%d %H:%M:%S} UTC")
-
-
 def _text(error: Exception) -> str:
     return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
