@@ -142,13 +142,14 @@ def test_only_allowed_clients_may_connect(tmp_path: Path) -> None:
 def test_certificates_that_prove_nothing_are_refused(secured: Secured) -> None:
     other = Authority("other")
     pairs = {
-        "none": None,
-        "of another authority": other.issue(spiffe_ids=[SHOP]),
-        "expired": secured.authority.issue(spiffe_ids=[SHOP], end=-HOUR / 2),
-        "not valid yet": secured.authority.issue(spiffe_ids=[SHOP], begin=HOUR / 2),
+        "PEER_DID_NOT_RETURN_A_CERTIFICATE": None,
+        "unable to get local issuer certificate": other.issue(spiffe_ids=[SHOP]),
+        "certificate has expired": secured.authority.issue(spiffe_ids=[SHOP], end=-HOUR / 2),
+        "certificate is not yet valid": secured.authority.issue(spiffe_ids=[SHOP], begin=HOUR / 2),
     }
-    for name, pair in pairs.items():
-        assert secured.error(secured.credentials(pair)).startswith("UNAVAILABLE"), name
+    for reason, pair in pairs.items():
+        assert secured.error(secured.credentials(pair)).startswith("UNAVAILABLE"), reason
+        secured.server.wait_for_line("Handshake failed", reason)
     with secured.connect(secured.authority.issue(spiffe_ids=[SHOP])) as client:
         client.ask(Listener, WEB)
 
@@ -161,6 +162,7 @@ def test_clients_refuse_a_server_that_they_do_not_trust(secured: Secured) -> Non
 def test_plaintext_and_tls_do_not_mix(secured: Secured) -> None:
     with grpc.insecure_channel(secured.address) as channel:
         assert _error(channel).startswith("UNAVAILABLE")
+    secured.server.wait_for_line("Handshake failed", "WRONG_VERSION_NUMBER")
     secured.address = secured.server.address
     assert secured.error(secured.credentials(None)).startswith("UNAVAILABLE")
 

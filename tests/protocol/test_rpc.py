@@ -547,7 +547,7 @@ async def test_a_write_that_does_not_start_ends_the_call():
             await call.write(b"")
             assert len(await call.read()) == len(BIG)
             assert (await status(call))[0] is grpc.StatusCode.INTERNAL
-        await until(lambda: "ended" in calls.handlers[0].events, "ended")
+            await until(lambda: "ended" in calls.handlers[0].events, "ended")
         await check_echo(channel)
     assert [line["log_level"] for line in logs] == ["error"]
 

@@ -225,6 +225,7 @@ async def test_delta_is_refused_with_a_line_in_the_log(channel):
         stream = open_stream(channel, "DeltaAggregatedResources")
         assert await stream.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "StreamAggregatedResources" in await stream.details()
+        await until(lambda: any("delta" in e["event"] for e in logs), "logged")
     assert [e["log_level"] for e in logs if "delta" in e["event"]] == ["warning"]
 
 
@@ -251,10 +252,11 @@ async def test_a_rejection_is_logged_once_with_node_type_and_message(servicer, c
     refusal.error_detail.message = "no such policy"
     with capture_logs() as logs:
         await stream.write(refusal)
-        await until(
-            lambda: [h.rejection for s in servicer.streams for h in s.session.statuses()] != [None],
-            "recorded",
-        )
+        await until(lambda: any(e["log_level"] == "warning" for e in logs), "logged")
+        # The answer to a later request shows that the rejection is done with.
+        await stream.write(request(EDS, WEB))
+        await stream.read()
+    assert [h.rejection for s in servicer.streams for h in s.session.statuses()][0] is not None
     [line] = [e for e in logs if e["log_level"] == "warning"]
     assert (line["node"], line["type"], line["reason"]) == ("pod-7.shop", "CDS", "no such policy")
     stream.cancel()
