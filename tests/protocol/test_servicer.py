@@ -256,7 +256,7 @@ async def test_a_rejection_is_logged_once_with_node_type_and_message(servicer, c
         # The answer to a later request shows that the rejection is done with.
         await stream.write(request(EDS, WEB))
         await stream.read()
-    assert [h.rejection for s in servicer.streams for h in s.session.statuses()][0] is not None
+    assert next(h.rejection for s in servicer.streams for h in s.session.statuses()) is not None
     [line] = [e for e in logs if e["log_level"] == "warning"]
     assert (line["node"], line["type"], line["reason"]) == ("pod-7.shop", "CDS", "no such policy")
     stream.cancel()
