@@ -165,6 +165,20 @@ def test_requests_of_other_sites_are_refused(server: XdsServer) -> None:
     assert request(server, "/", Sec_Fetch_Site="same-origin", Origin=f"http://{server.admin}")[0] == 200
 
 
+def test_bad_requests_do_not_fill_the_log(folder: Path) -> None:
+    with XdsServer(folder) as server:
+        server.wait_until_ready()
+        for _ in range(100):
+            connection = http.client.HTTPConnection(server.admin, timeout=20)
+            connection.request("GET", f"/why?name={'a' * 20_000}")
+            assert connection.getresponse().status == 400
+            connection.close()
+        lines = server.warnings("bad HTTP request")
+        assert 1 <= len(lines) < 100
+        assert {line["level"] for line in lines} == {"warning"}
+        assert not any("Traceback" in line for line in server.lines)
+
+
 # ---- live ----
 
 

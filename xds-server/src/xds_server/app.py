@@ -17,7 +17,7 @@ from servicekit import listening
 from servicekit.health import add_with_threads as add_health
 from servicekit.lifecycle import Shutdown, run_until_shutdown
 from xds_server import metrics
-from xds_server.admin import pages
+from xds_server.admin import bad_requests, pages
 from xds_server.admin.pages import Shown
 from xds_server.admin.probe import AdsProbe
 from xds_server.admission import Admission
@@ -188,7 +188,7 @@ async def keep_health(
 
 async def serve_pages(shown: Shown, address: str) -> web.AppRunner:
     """Starts to serve the admin pages."""
-    admin = web.AppRunner(pages.application(shown), access_log=None)
+    admin = web.AppRunner(pages.application(shown), access_log=None, logger=bad_requests.logger())
     await admin.setup()
     await web.SockSite(admin, listening.open_socket(address)).start()
     return admin
