@@ -146,11 +146,13 @@ def secured(tmp_path: Path, stack: ExitStack, **options: bool) -> Secured:
     return found
 
 
-def program(mesh: Secured, stack: ExitStack, language: Language, account: str, pod: str = "") -> Program:
+def program(  # noqa: PLR0913 - each is one thing
+    mesh: Secured, stack: ExitStack, language: Language, account: str, pod: str = "", **variables: str
+) -> Program:
     """Starts a program in a language."""
     if language.missing:
         pytest.skip(f"not run: {language.missing}")
-    environment = {"PATH": os.environ["PATH"], **mesh.environment(language, account, pod)}
+    environment = {"PATH": os.environ["PATH"], **mesh.environment(language, account, pod), **variables}
     return stack.enter_context(Program(build(language), environment))
 
 

@@ -110,6 +110,40 @@ def test_a_provider_that_the_client_lacks(tmp_path: Path, stack: ExitStack, star
     note("yes")
 
 
+@pytest.mark.parametrize("start", CLIENTS)
+def test_a_policy_that_can_not_be_used(tmp_path: Path, stack: ExitStack, start: str, note: Note) -> None:
+    """A security policy that can't be used closes its Service: warm clients and servers fail every call"""
+    language = BY_NAME[start]
+    mesh = secured(tmp_path, stack, **can_do_without(start))
+    mesh.servers = {"one": running.free_port()}
+    mesh.serve(hello_server={})
+    if start in ("Python", "Rust"):
+        greeter(mesh, stack, "one")
+    else:
+        # The filter of an authorization is not needed for that.
+        server = program(mesh, stack, language, SERVER, "one", GRPC_XDS_EXPERIMENTAL_RBAC="false")
+        server.serve("one", mesh.servers["one"])
+    client = program(mesh, stack, language, ALLOWED)
+    client.open("a", TARGET)
+    direct = program(mesh, stack, PYTHON, ALLOWED)
+    direct.open("a", f"127.0.0.1:{mesh.servers['one']}")
+    for each in (client, direct):
+        call_until(each, "a", "replies", lambda replies: len(replies.hosts) == 6)
+    mesh.serve(hello_server=tls(mode="Strict"))
+    for each in (client, direct):
+        call_until(
+            each,
+            "a",
+            "the end of all calls",
+            lambda replies: [failure["code"] for failure in replies.failures] == ["UNAVAILABLE"] * 3,
+            times=3,
+        )
+    mesh.serve(hello_server={})
+    for each in (client, direct):
+        call_until(each, "a", "replies again", lambda replies: len(replies.hosts) == 6)
+    note("yes, as a client" if start == "Rust" else "yes")
+
+
 @pytest.mark.parametrize("start", SERVERS)
 def test_servers_follow(tmp_path: Path, stack: ExitStack, start: str, note: Note) -> None:
     """Servers: `tls` Mutual and `authorization`, called by Python: allowed, another client, another method, plaintext"""

@@ -267,17 +267,35 @@ def test_how_connections_are_encrypted_and_who_may_call():
 
 
 def test_a_server_that_is_not_known():
-    mesh = Mesh(*pod("hello-1"))
-    assert step(mesh.explain(SERVER, pod="hello-1"), "Security").text == "Connections are not encrypted."
-    unknown = mesh.explain(SERVER, pod="hello-2")
-    assert unknown.found
-    assert "No Service selects the server of pod hello-2" in step(unknown, "Server").text
+    found = Mesh(*pod("hello-1")).explain(SERVER, pod="hello-1")
+    assert found.found
+    assert "No security policy concerns it" in step(found, "Server").text
     waiting = Mesh(*pod("hello-1"), policy(SECURED)).explain(SERVER, pod="hello-2")
     assert not waiting.found
+    assert step(waiting, "Server").text.startswith("No Service selects the server of pod hello-2 in default")
 
 
-def test_a_policy_about_security_that_can_not_be_used_closes_the_service():
-    mesh = Mesh(*pod("hello-1"), policy(SECURED.replace("Mutual", "Strict")))
+@pytest.mark.parametrize(
+    "objects", [pod("hello-1"), [*service("hello-server")]], ids=["a pod", "no endpoint"]
+)
+def test_a_security_policy_that_can_not_be_used_closes_the_service(objects):
+    mesh = Mesh(*objects, policy(SECURED.replace("Mutual", "Strict")))
     assert not mesh.explain(HELLO).found
-    assert "not served" in step(mesh.explain(HELLO), "Backend").text
+    assert "its security policy can't be used" in step(mesh.explain(HELLO), "Backend").text
     assert not mesh.explain(SERVER, pod="hello-1").found
+
+
+def test_whom_a_server_lets_in_that_two_services_select():
+    """A caller has to be allowed by both, so the lists are told apart."""
+    again = [*pod("hello-1"), *pod("hello-1")]
+    for found in again[2:]:
+        found["metadata"]["name"] = "hello-again"
+    again[3]["metadata"]["labels"] = {"kubernetes.io/service-name": "hello-again"}
+    other = policy(SECURED.replace("hello-client", "howdy-client"), name="hello-again")
+    server = Mesh(*again, policy(SECURED), other).explain(SERVER, pod="hello-1")
+    method = "for /greeter.v1.Greeter/SayHello"
+    assert step(server, "Security").details == (
+        f"hello-again.default:50051: servers let in {SPIFFE}/howdy-client {method}",
+        f"{HELLO}: servers let in {SPIFFE}/hello-client {method}",
+        "each of these Services has to allow a call",
+    )

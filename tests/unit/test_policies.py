@@ -15,7 +15,7 @@ from xds_server.mesh.statuses import Condition
 from xds_server.model import traffic
 from xds_server.model.service import Port, PortName, Service, ServiceName
 from xds_server.model.tables import POLICIES, SECURED, Entry
-from xds_server.model.traffic import CallPolicy, Policy
+from xds_server.model.traffic import CLOSED, CallPolicy, Policy
 from xds_server.objects import meta
 
 WEB = ServiceName("shop", "web")
@@ -209,11 +209,14 @@ def test_what_the_api_server_rejects_is_refused_with_the_field(mesh, name):
     except MalformedObjectError as error:
         assert field.split(".")[-1] in str(error)  # noqa: PT017 - some are refused by their shape, some by value
         return
-    # What is about security closes its targets: without the policy, they would be open to all.
+    # A security policy closes its Services: without it, they would be open to all.
     closed = {"tls", "authorization"} & document["spec"].keys() and "for a route" not in name
-    assert set(mesh.put(document).values()) == ({Policy(is_closed=True)} if closed else set())
+    assert set(mesh.put(document).values()) == ({CLOSED} if closed else set())
     [(_, reason)] = mesh.reasons()
     assert field in reason
+    assert "sorted(" not in reason, "a text with its values filled in"
+    result = "it is a security policy, so Service web is closed" if closed else "the policy is not used"
+    assert reason.endswith(f"; {result}")
     targets = document["spec"].get("targetRefs", [])
     assert mesh.conditions(document["metadata"]["name"]) == [(False, "Invalid")] * len(targets)
 

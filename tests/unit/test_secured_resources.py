@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as manager_pb2,
@@ -14,8 +15,16 @@ from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from xds_server.client_log import ip
 from xds_server.model.client import Client
 from xds_server.model.service import PodPort, Port, PortName, Service, ServiceName, SocketAddress
-from xds_server.model.tables import ENDPOINTS, POLICIES, SECURED, SERVERS, SERVICES, TABLES
-from xds_server.model.traffic import Authorization, Permission, Policy, Tls
+from xds_server.model.tables import (
+    ANY_NAMESPACE,
+    ENDPOINTS,
+    POLICIES,
+    SECURED,
+    SERVERS,
+    SERVICES,
+    TABLES,
+)
+from xds_server.model.traffic import CLOSED, Authorization, Permission, Policy, Tls
 from xds_server.resources.builders import builder
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.names import parse_server
@@ -71,12 +80,24 @@ def transport(found):
     return context
 
 
-def rules(found):
-    """The rules of each authorization of a server's Listener."""
+def manager_of(found):
+    """The connection manager of a server's Listener."""
     [chain] = found.filter_chains
     [only] = chain.filters
     manager = manager_pb2.HttpConnectionManager()
     assert only.typed_config.Unpack(manager)
+    return manager
+
+
+def answers(found):
+    """Whether a server answers calls, by its routes."""
+    [host] = manager_of(found).route_config.virtual_hosts
+    return [route.HasField("non_forwarding_action") for route in host.routes]
+
+
+def rules(found):
+    """The rules of each authorization of a server's Listener."""
+    manager = manager_of(found)
     *filters, last = manager.http_filters
     assert last.name == "router"
     assert len({each.name for each in filters}) == len(filters)
@@ -113,12 +134,33 @@ def test_without_tls_nothing_is_said_about_it():
     assert not cluster(Policy()).HasField("transport_socket")
 
 
-def test_a_service_whose_security_can_not_be_read_is_not_served():
-    assert cluster(Policy(is_closed=True)) is None
-    assert listener(look(policies={WEB: Policy(is_closed=True)})) is None
+def test_requests_to_a_service_whose_security_can_not_be_read_fail():
+    """Clients keep a resource that is deleted: the route has to name another cluster."""
+    assert cluster(CLOSED) is None
+    lookup = look(policies={WEB: CLOSED})
+    resource = build(ResourceType.ROUTE, str(WEB), lookup)
+    [host] = route_pb2.RouteConfiguration.FromString(resource.body).virtual_hosts
+    [only] = host.routes
+    assert only.route.cluster == "InvalidPolicy: Service web.shop:80"
+    resource = build(ResourceType.CLUSTER, only.route.cluster, lookup)
+    assert cluster_pb2.Cluster.FromString(resource.body).name == only.route.cluster
 
 
 # ---- servers ----
+
+
+def test_a_server_whose_security_can_not_be_read_refuses_every_call():
+    """A server that is open already keeps its Listener if that is deleted."""
+    both = {PodPort("shop", "web-1", 8080): (WEB, ALSO_WEB)}
+    closed = listener(look(policies={WEB: CLOSED}, servers=both))
+    assert answers(closed) == [False]
+    assert transport(closed) is None
+    other = Policy(tls=MUTUAL, authorization=CART)
+    closed = listener(look(policies={WEB: CLOSED, ALSO_WEB: other}, servers=both))
+    assert answers(closed) == [False]
+    assert len(rules(closed)) == 1
+    assert transport(closed) is not None
+    assert answers(listener(look(policies={ALSO_WEB: other}, servers=both))) == [True]
 
 
 def test_a_server_gets_its_address_and_answers_by_itself():
@@ -172,20 +214,38 @@ def test_the_strictest_of_several_services_counts():
     assert transport(listener(look(policies=policies, servers=both))).require_client_certificate.value
 
 
-def test_a_server_that_no_service_selects_is_served_without_security_and_people_are_told():
+def test_a_server_that_no_service_selects_is_served_without_security():
     lookup = look(servers={})
     assert transport(listener(lookup)) is None
-    assert lookup.remark == (
-        "no Service selects the server of pod web-1 in shop, port 8080, so it has neither TLS nor authorization"
-    )
+    assert not lookup.remark
 
 
-def test_where_policies_are_about_security_it_waits():
+def test_where_there_are_security_policies_it_waits_and_people_are_told():
     """It may have just started, and its EndpointSlice be on its way: it must not be open until then."""
-    lookup = look(servers={}, secured=["shop"])
+    lookup = look(servers={}, secured=["shop", ANY_NAMESPACE])
     assert listener(lookup) is None
-    assert "waits" in lookup.remark
-    assert listener(look(servers={}, secured=["bank"])) is not None
+    assert lookup.remark == (
+        "no Service selects the server of pod web-1 in shop, port 8080; it waits, as there are security policies"
+    )
+    assert listener(look(servers={}, secured=["bank", ANY_NAMESPACE])) is not None
+
+
+def test_a_server_that_is_known_by_its_address_alone_waits_for_any_policy():
+    """Without the name of its pod, nobody knows in which namespace it is."""
+    stranger = POD._replace(pod="", address="10.0.0.9")
+    lookup = look(stranger, servers={}, secured=["bank", ANY_NAMESPACE])
+    assert listener(lookup) is None
+    assert "at 10.0.0.9, port 8080" in lookup.remark
+    proven = stranger._replace(identity="spiffe://cluster.local/ns/shop/sa/web")
+    assert listener(look(proven, servers={}, secured=["bank", ANY_NAMESPACE])) is not None
+
+
+def test_several_certificate_providers_are_told():
+    both = {PodPort("shop", "web-1", 8080): (WEB, ALSO_WEB)}
+    lookup = look(policies={WEB: Policy(tls=SIMPLE), ALSO_WEB: Policy(tls=MUTUAL)}, servers=both)
+    context = transport(listener(lookup))
+    assert context.common_tls_context.tls_certificate_provider_instance.instance_name == "default"
+    assert "several certificate providers; default is used" in lookup.remark
 
 
 def test_a_server_is_known_by_its_address_too():
@@ -211,7 +271,6 @@ def test_a_server_does_not_see_what_others_have(client):
     found = listener(lookup)
     assert transport(found) is None
     assert rules(found) == []
-    assert lookup.remark
 
 
 # ---- names ----

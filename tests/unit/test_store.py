@@ -10,8 +10,9 @@ from tests.support.policies import ROUTE, policy
 from tests.support.routes import route, rule
 from xds_server.mesh import services
 from xds_server.mesh.store import Store
-from xds_server.model.service import PortName, ServiceName, SocketAddress
+from xds_server.model.service import PortName, ServiceName
 from xds_server.model.tables import ENDPOINTS, SERVERS, SERVICES, Changes, Entry
+from xds_server.objects import meta
 from xds_server.objects.kinds import ENDPOINT_SLICE, GRPC_BACKEND_POLICY, GRPC_ROUTE, SERVICE, Collection
 
 ALL_SERVICES, ALL_SLICES = Collection(SERVICE), Collection(ENDPOINT_SLICE)
@@ -46,9 +47,10 @@ def endpoint_slice(*ips, name="web-1", owner="web"):
 class Watched(Store):
     """A store whose publications are kept."""
 
-    def __init__(self):
+    def __init__(self, *more: Collection):
         self.published: list[Changes] = []
-        super().__init__([ALL_SERVICES, ALL_SLICES], lambda changes: self.published.append(dict(changes)))
+        collections = [ALL_SERVICES, ALL_SLICES, *more]
+        super().__init__(collections, lambda changes: self.published.append(dict(changes)))
 
     def last(self):
         """The last publication: names of services (None: gone), and the IPs behind the names of ports."""
@@ -57,7 +59,7 @@ class Watched(Store):
             if entry.table is ENDPOINTS and value
             else value
             for entry, value in self.published[-1].items()
-            if entry.table is ENDPOINTS or (value is None and entry.table is not SERVERS)
+            if entry.table is ENDPOINTS or value is None
         }
 
     def tables(self):
@@ -159,8 +161,7 @@ def test_problems_are_told_until_they_are_mended(store):
 
 def test_a_change_of_endpoints_touches_the_endpoints_alone(store):
     store.put(ALL_SLICES, endpoint_slice("10.0.0.2"))
-    assert store.tables() == {ENDPOINTS, SERVERS}
-    assert store.servers() == {"10.0.0.1:8080": None, "10.0.0.2:8080": ["web.shop:80"]}
+    assert store.tables() == {ENDPOINTS}
 
 
 def test_a_change_of_ports_touches_the_service_and_the_endpoints_of_those_ports(store):
@@ -169,17 +170,40 @@ def test_a_change_of_ports_touches_the_service_and_the_endpoints_of_those_ports(
         Entry(SERVICES, WEB),
         Entry(ENDPOINTS, PortName(WEB, 80)),
         Entry(ENDPOINTS, PortName(WEB, 81)),
-        Entry(SERVERS, SocketAddress("10.0.0.1", 8080)),
     }
+
+
+def test_servers_are_known_where_there_is_a_security_policy():
+    policies = Collection(GRPC_BACKEND_POLICY)
+    store = Watched(policies)
+    store.replace({ALL_SERVICES: [service(), service("api")], policies: []})
+    store.replace({ALL_SLICES: [endpoint_slice("10.0.0.1")]})
+    assert store.servers() == {}, "without any, nothing is kept"
+    secure = convert(policy(tls={"mode": "Simple", "subjectAltNames": ["web.shop"]}))
+    store.put(policies, secure)
+    assert store.servers() == {"10.0.0.1:8080": ["web.shop:80"]}
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.1", "10.0.0.2", name="api-1", owner="api"))
+    assert store.servers() == {
+        "10.0.0.1:8080": ["api.shop:80", "web.shop:80"],
+        "10.0.0.2:8080": ["api.shop:80"],
+    }
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.3"))
+    assert store.servers() == {"10.0.0.1:8080": ["api.shop:80"], "10.0.0.3:8080": ["web.shop:80"]}
+    store.put(ALL_SERVICES, service(port=81))
+    assert store.servers() == {"10.0.0.3:8080": ["web.shop:81"]}
+    store.remove(policies, meta.key(secure))
+    assert store.servers() == dict.fromkeys(("10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080"))
+    store.put(ALL_SLICES, endpoint_slice("10.0.0.4"))
+    assert store.servers() == {}
 
 
 def test_a_service_that_fails_to_assemble_stays_as_it_was_and_harms_no_other(store, monkeypatch):
     assemble = services.assemble
 
-    def fail_for_web(source, slices):
+    def fail_for_web(source, slices, **options):
         if source.metadata.name == "web":
             raise ZeroDivisionError
-        return assemble(source, slices)
+        return assemble(source, slices, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr("xds_server.mesh.service_assembler.assemble", fail_for_web)

@@ -5,6 +5,7 @@ https://github.com/grpc/proposal/blob/master/A27-xds-global-load-balancing.md#xd
 
 from typing import Any
 
+from xds_server.model.traffic import DEFAULT_PROVIDER
 from xds_server.resources.names import SERVER_PREFIX
 
 REFRESH_INTERVAL = "60s"
@@ -61,5 +62,5 @@ def bootstrap(  # noqa: PLR0913 - each is one thing
     if certificates:
         # What policies call `default`: for connections between clients and servers.
         files = {**files, "refresh_interval": REFRESH_INTERVAL}
-        made["certificate_providers"] = {"default": {"plugin_name": "file_watcher", "config": files}}
+        made["certificate_providers"] = {DEFAULT_PROVIDER: {"plugin_name": "file_watcher", "config": files}}
     return made

@@ -4,7 +4,7 @@ It decides what is said about which object. How that is written belongs to ``kub
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from xds_server.ads.stream import Rejected
@@ -14,11 +14,12 @@ from xds_server.kubernetes.writer import StatusWriter
 from xds_server.mesh.problems import Owner, Problem
 from xds_server.mesh.statuses import Status
 from xds_server.mesh.store import Store
-from xds_server.model.service import ServiceName
+from xds_server.model.service import PortName, ServiceName
 from xds_server.objects.kinds import GRPC_BACKEND_POLICY, GRPC_ROUTE, KINDS, SERVICE, Kind
 from xds_server.objects.meta import IdentifiedMetadata, Key, Tracked
+from xds_server.resources import server_listener
 from xds_server.resources.lookup import Lookup
-from xds_server.resources.names import parse, parse_canonical, resolve
+from xds_server.resources.names import parse, parse_canonical, parse_server, resolve
 from xds_server.resources.types import ResourceType
 
 NOT_USABLE = "NotUsable"
@@ -32,6 +33,7 @@ MAX_CAUSES = 3
 _CAUSES = {
     ResourceType.ROUTE: (GRPC_ROUTE, GRPC_BACKEND_POLICY),
     ResourceType.CLUSTER: (GRPC_BACKEND_POLICY,),
+    ResourceType.LISTENER: (GRPC_BACKEND_POLICY,),
 }
 """Of which kinds of objects a resource is made beside the Service."""
 _KINDS = {kind.name: kind for kind in KINDS}
@@ -113,16 +115,23 @@ class Feedback:
             at_fault = list(rejected.names)
         found: dict[ServiceName, None] = {}
         for name in at_fault:
-            if rejected.type is ResourceType.LISTENER:
-                target = parse(name, cluster_domain=self._cluster_domain)
-                port = target and resolve(target, Lookup(self._cache.tables, rejected.client))
-            else:
-                port = parse_canonical(name)
-            if port:
+            for port in self._ports(name, rejected):
                 found[port.service] = None
-            if len(found) == MAX_SERVICES:
+            if len(found) >= MAX_SERVICES:
                 break
-        return list(found)
+        return list(found)[:MAX_SERVICES]
+
+    def _ports(self, name: str, rejected: Rejected) -> Iterable[PortName]:
+        """The ports that a resource is about; several only for the Listener of a server."""
+        if rejected.type is not ResourceType.LISTENER:
+            port = parse_canonical(name)
+            return [port] if port else ()
+        lookup = Lookup(self._cache.tables, rejected.client)
+        if address := parse_server(name):
+            return server_listener.security(address, lookup)
+        target = parse(name, cluster_domain=self._cluster_domain)
+        port = target and resolve(target, lookup)
+        return [port] if port else ()
 
     def _reference(self, kind: Kind, key: Key) -> ObjectRef:
         item = self._store.find(kind, key)

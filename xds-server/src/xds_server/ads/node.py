@@ -67,7 +67,8 @@ def read(node: Any, identity: Identity | None = None, address: str = "") -> Node
         zone=node.locality.zone,
         node=_text(metadata, "NODE_NAME"),
         identity=str(identity or ""),
-        pod=_text(metadata, "POD_NAME"),
+        # A pod has its name in a namespace.
+        pod=_text(metadata, "POD_NAME") if claimed or identity else "",
         address=address,
     )
     for trait in ("namespace", "zone", "node", "pod"):

@@ -275,9 +275,15 @@ class Cache:
         if (
             remark
             and remark != variant.problem
-            and self._failures.allow(f"{key.type.label} {key.name}") is not None
+            and self._failures.allow(f"{key.type.label} {key.name} {remark}") is not None
         ):
-            log.info("resource has a problem", type=key.type.label, name=key.name, problem=remark)
+            log.warning(
+                "resource has a problem",
+                type=key.type.label,
+                name=key.name,
+                problem=remark,
+                hint="xds-server explain NAME --namespace NAMESPACE --pod POD says what was found",
+            )
         variant.problem = remark
 
     def _log_failure(self, key: Key, error: Exception) -> None:

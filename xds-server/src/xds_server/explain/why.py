@@ -2,7 +2,7 @@
 
 import difflib
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 
 from xds_server.explain import words
@@ -12,7 +12,7 @@ from xds_server.mesh.statuses import Status
 from xds_server.model.client import Client
 from xds_server.model.service import Endpoint, PortName, Service, ServiceName, SocketAddress
 from xds_server.model.tables import CONSUMED, ENDPOINTS, POLICIES, ROUTES, SERVICES
-from xds_server.model.traffic import Backend, Policy, RouteScope, Rule, Unavailable
+from xds_server.model.traffic import Backend, Policy, RouteScope, Rule, Unavailable, UnavailableReason
 from xds_server.objects import meta
 from xds_server.objects.kinds import Kind
 from xds_server.resources import names, route, server_listener
@@ -172,13 +172,16 @@ def _backend(target: PortName | Unavailable, lookup: Lookup) -> Step:
     """What answers: how requests are spread over which endpoints."""
     title = f"Backend {target}"
     if isinstance(target, Unavailable):
-        return Step(title, "Every request to it fails at once with UNAVAILABLE.", ok=False)
+        is_closed = target.reason is UnavailableReason.INVALID_POLICY
+        return Step(
+            title,
+            words.CLOSED if is_closed else "Every request to it fails at once with UNAVAILABLE.",
+            ok=False,
+        )
     endpoints = lookup.get(ENDPOINTS, target)
     if not endpoints:
         return Step(title, "It has no ready endpoint: requests fail with UNAVAILABLE.", ok=False)
     policy = lookup.get(POLICIES, target) or Policy()
-    if policy.is_closed:
-        return Step(title, words.CLOSED, ok=False)
     how = "; ".join([*words.of_balancing(policy), *([words.of_tls(policy.tls)] if policy.tls else ())])
     ranked = zones.priorities(endpoints, lookup)
     text = f"{words.count(len(endpoints), 'endpoint')}; {how}."
@@ -207,20 +210,28 @@ def _ranked(ranked: Sequence[Sequence[Endpoint]]) -> Iterator[str]:
 
 def _server(address: SocketAddress, lookup: Lookup) -> Iterator[Step]:
     """How a server is to serve that uses xDS."""
-    ports = server_listener.services(address, lookup)
-    title = "Server"
-    if not ports:
-        resource = server_listener.build("", address, lookup)
-        yield Step(title, f"{lookup.remark[:1].upper()}{lookup.remark[1:]}.", ok=resource is not None)
+    resource = server_listener.build("", address, lookup)
+    remark = f"{lookup.remark[:1].upper()}{lookup.remark[1:]}."
+    policies = server_listener.security(address, lookup)
+    if not policies:
+        nothing = "No security policy concerns it: it has neither TLS nor authorization."
+        yield Step("Server", nothing if resource else remark, ok=resource is not None)
         return
-    yield Step(title, f"Clients reach it as {', '.join(map(str, ports))}.")
-    policies = [lookup.get(POLICIES, port) or Policy() for port in ports]
-    if any(policy.is_closed for policy in policies):
-        yield Step("Security", words.CLOSED, ok=False)
-        return
-    found = server_listener.strictest(policies)
-    allowed = tuple(line for policy in policies for line in _who_may(policy))
-    yield Step("Security", f"{words.of_tls(found)}.", allowed)
+    yield Step("Server", f"Clients reach it as {', '.join(map(str, policies))}.")
+    is_open = not any(policy.is_closed for policy in policies.values())
+    tls = words.of_tls(server_listener.strictest(list(policies.values())))
+    yield Step(
+        "Security", f"{tls}.", (*([remark] if lookup.remark else ()), *_who_may_reach(policies)), ok=is_open
+    )
+
+
+def _who_may_reach(policies: Mapping[PortName, Policy]) -> Iterator[str]:
+    """Yields whom a server lets in, by the ports that lead to it: each has to allow a call."""
+    for port, policy in policies.items():
+        says = [words.CLOSED] if policy.is_closed else list(_who_may(policy))
+        yield from (f"{port}: {line}" if len(policies) > 1 else line for line in says)
+    if sum(policy.authorization is not None for policy in policies.values()) > 1:
+        yield "each of these Services has to allow a call"
 
 
 # ---- remarks ----

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from xds_server.model.traffic import (
+    DEFAULT_PROVIDER,
     EVERY_PATH,
     Authorization,
     CallPolicy,
@@ -17,7 +18,7 @@ from xds_server.model.traffic import (
     WeightedRoundRobin,
 )
 
-CLOSED = "It is not served: its policy is about security, and can't be used."
+CLOSED = "It is closed: its security policy can't be used, so every request fails."
 
 
 def of_match(match: Match) -> str:
@@ -82,9 +83,7 @@ def of_tls(tls: Tls | None) -> str:
     if tls is None:
         return "Connections are not encrypted"
     kind = "Mutual TLS" if tls.is_mutual else "TLS"
-    provider = (
-        "" if tls.provider == Tls(is_mutual=False, subject_alt_names=()).provider else f" by {tls.provider}"
-    )
+    provider = "" if tls.provider == DEFAULT_PROVIDER else f" by {tls.provider}"
     return f"{kind}{provider}, to servers with a certificate of {' or '.join(tls.subject_alt_names)}"
 
 

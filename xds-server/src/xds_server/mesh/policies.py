@@ -21,8 +21,8 @@ from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Condition, Status, StatusEntry
 from xds_server.model import service
 from xds_server.model.service import PortName, ServiceName
-from xds_server.model.tables import POLICIES, SECURED, Entry
-from xds_server.model.traffic import CallPolicy, Policy
+from xds_server.model.tables import ANY_NAMESPACE, POLICIES, SECURED, Entry
+from xds_server.model.traffic import CLOSED, CallPolicy, Policy
 from xds_server.objects import meta
 from xds_server.objects.gateway import GRPCRoute
 from xds_server.objects.kinds import GRPC_BACKEND_POLICY
@@ -52,7 +52,7 @@ class _Reading:
 
     Attributes:
         source: The object.
-        policy: None if it is refused; a closed one if it is refused and about security.
+        policy: None if it is refused; a closed one if it is refused and to secure a Service.
         refusal: Why.
     """
 
@@ -62,8 +62,11 @@ class _Reading:
 
     @property
     def targets(self) -> tuple[TargetRef, ...]:
-        """What it targets, if anything is made of it."""
-        return (self.source.spec.target_refs or ()) if self.policy is not None else ()
+        """What it targets, if anything is made of it; a closed policy closes Services alone."""
+        if self.policy is None:
+            return ()
+        found = self.source.spec.target_refs or ()
+        return tuple(filter(_is_service, found)) if self.policy.is_closed else found
 
     @property
     def claim(self) -> _Claim:
@@ -137,7 +140,7 @@ class PolicyAssembler:
             self._read(key)
         self._touched_policies.clear()
         changes: dict[Entry, Any] = {}
-        secured = set(self._secured)
+        secured = {*self._secured, *([ANY_NAMESPACE] if self._secured else ())}
         for namespace in secured ^ self._secured_before:
             changes[Entry(SECURED, namespace)] = namespace in secured or None
         self._secured_before = secured
@@ -208,9 +211,11 @@ class PolicyAssembler:
             after = None if source is None else _read(source, before)
         except Exception as error:
             log.exception("policy can't be read; it stays as it was", policy="/".join(key))
-            reason = f"it can't be read and stays as it was: {error!r}"
-            self._failures[key] = Problem(GRPC_BACKEND_POLICY.name, key, reason)
-            return
+            if source is None or before is not None:
+                reason = f"it can't be read and stays as it was: {error!r}"
+                self._failures[key] = Problem(GRPC_BACKEND_POLICY.name, key, reason)
+                return
+            after = _closed(source, f"it can't be read: {error!r}")
         if after is None:
             self._readings.pop(key, None)
         else:
@@ -348,12 +353,9 @@ class PolicyAssembler:
         if reading is None:
             return
         if reading.refusal:
-            result = (
-                "its targets are not served, as it is about security"
-                if reading.policy
-                else "the policy is not used"
+            yield Problem(
+                GRPC_BACKEND_POLICY.name, key, f"{reading.refusal}; {self._result_of_refusal(key, reading)}"
             )
-            yield Problem(GRPC_BACKEND_POLICY.name, key, f"{reading.refusal}; {result}")
             return
         for target in reading.targets:
             accepted, *others = self._conditions(key, reading, target)
@@ -362,6 +364,19 @@ class PolicyAssembler:
                 yield Problem(GRPC_BACKEND_POLICY.name, key, reason)
             for condition in others:
                 yield Problem(GRPC_BACKEND_POLICY.name, key, condition.message)
+
+    def _result_of_refusal(self, key: Key, reading: _Reading) -> str:
+        """What comes of it that a policy can't be used."""
+        closed = [
+            f"{target.name}{f' port {target.section_name}' if target.section_name else ''}"
+            for target in reading.targets
+            if self._first(_owner(key, target), target.section_name or "") == key
+        ]
+        return (
+            f"it is a security policy, so Service {', '.join(closed)} is closed"
+            if closed
+            else "the policy is not used"
+        )
 
 
 def _read(source: GRPCBackendPolicy, before: _Reading | None) -> _Reading:
@@ -373,9 +388,18 @@ def _read(source: GRPCBackendPolicy, before: _Reading | None) -> _Reading:
     try:
         return _Reading(source, policy_spec.read(source.spec))
     except RefusedError as error:
-        is_secure = source.spec.tls is not None or source.spec.authorization is not None
-        # Without its policy, what was to be protected would be open to all.
-        return _Reading(source, Policy(is_closed=True) if is_secure else None, refusal=str(error))
+        return _closed(source, str(error))
+
+
+def _closed(source: GRPCBackendPolicy, refusal: str) -> _Reading:
+    """What is made of a policy that can't be used: without it, a Service that it secures would be open to all."""
+    is_secure = source.spec.tls is not None or source.spec.authorization is not None
+    closes = is_secure and any(map(_is_service, source.spec.target_refs or ()))
+    return _Reading(source, CLOSED if closes else None, refusal)
+
+
+def _is_service(target: TargetRef) -> bool:
+    return policy_spec.kind(target) == SERVICE
 
 
 def _refused(reason: str, message: str) -> Condition:

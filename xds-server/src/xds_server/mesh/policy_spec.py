@@ -340,7 +340,7 @@ def _header(name: str, text: str) -> str:
     ):
         raise RefusedError(
             f"{name} is {text!r}, which clients can't hash; expected letters, digits and . _ -, "
-            "no name that ends with -bin or begins with grpc-, and none of {', '.join(sorted(UNSEEN_HEADERS))}"
+            f"no name that ends with -bin or begins with grpc-, and none of {', '.join(sorted(UNSEEN_HEADERS))}"
         )
     return lower
 

@@ -10,10 +10,10 @@ Ports = tuple[PortName, ...]
 
 
 class ServerIndex:
-    """Keeps the ports by server and service, so that a change of one service costs as much as it changes."""
+    """Keeps the ports by server, so that a change of one service costs as much as it changes."""
 
     def __init__(self) -> None:
-        self._ports: dict[Server, dict[ServiceName, Ports]] = {}
+        self._ports: dict[Server, Ports] = {}
 
     def change(
         self, service: ServiceName, before: Mapping[Server, Ports], after: Mapping[Server, Ports]
@@ -30,12 +30,9 @@ class ServerIndex:
 
     def _put(self, server: Server, service: ServiceName, ports: Ports | None) -> Ports | None:
         """Sets the ports of one service that lead to a server; returns those of all services, None if there are none."""
-        found = self._ports.setdefault(server, {})
-        if ports:
-            found[service] = ports
-        else:
-            found.pop(service, None)
+        others = (port for port in self._ports.pop(server, ()) if port.service != service)
+        found = tuple(sorted((*others, *(ports or ()))))
         if not found:
-            del self._ports[server]
             return None
-        return tuple(sorted(port for each in found.values() for port in each))
+        self._ports[server] = found
+        return found

@@ -38,7 +38,7 @@ class Assembled(NamedTuple):
     Attributes:
         service: None if there is nothing that a gRPC client could be sent to (ExternalName, no TCP port).
         endpoints: Of each port of the service.
-        servers: The ports that lead to each server, by its pod and by its address; ready or not.
+        servers: The ports that lead to each server, by its pod and by its address; ready or not. Empty unless asked for.
         problems: What had to be left out, in no particular order.
     """
 
@@ -70,8 +70,10 @@ def owner(item: discovery.EndpointSlice) -> ServiceName | None:
     return ServiceName(meta.key(item)[0], name) if name else None
 
 
-def assemble(service: core.Service, slices: Iterable[discovery.EndpointSlice]) -> Assembled:
-    """Makes a service and the endpoints of its ports."""
+def assemble(
+    service: core.Service, slices: Iterable[discovery.EndpointSlice], *, with_servers: bool = False
+) -> Assembled:
+    """Makes a service and the endpoints of its ports; and if wanted, which servers they lead to."""
     namespace, name = where = meta.key(service)
     spec = service.spec or core.ServiceSpec()
     if spec.type == "ExternalName":
@@ -95,7 +97,7 @@ def assemble(service: core.Service, slices: Iterable[discovery.EndpointSlice]) -
         for port_name, port in zip(assembled.port_names, ports, strict=True)
     }
     servers: dict[Server, tuple[PortName, ...]] = {}
-    for target, port in zip(assembled.port_names, ports, strict=True):
+    for target, port in zip(assembled.port_names, ports, strict=True) if with_servers else ():
         for server in _servers(candidates.get(port.name, ()), namespace):
             servers[server] = (*servers.get(server, ()), target)
     return Assembled(assembled, endpoints, servers, tuple(problems))

@@ -15,7 +15,7 @@ from xds_server.mesh.routes import RouteAssembler
 from xds_server.mesh.service_assembler import ServiceAssembler
 from xds_server.mesh.statuses import Status
 from xds_server.model.service import ServiceName
-from xds_server.model.tables import SERVICES, Changes, Entry
+from xds_server.model.tables import SECURED, SERVICES, Changes, Entry
 from xds_server.model.traffic import CallPolicy
 from xds_server.objects import core, discovery, meta
 from xds_server.objects.gateway import GRPCRoute
@@ -163,6 +163,7 @@ class Store:
                 self._routes.touch_service(entry.key)
                 self._policies.touch_service(entry.key)
         changes |= self._policies.flush()
+        changes |= self._find_servers(changes)
         for key in self._policies.take_touched_routes():
             self._routes.touch_route(key)
         changes |= self._routes.flush()
@@ -173,6 +174,13 @@ class Store:
             self._published = True
             self._publish(changes)
         self._report()
+
+    def _find_servers(self, changes: Changes) -> Changes:
+        """The entries of SERVERS that change as namespaces get their first security policy, or lose their last."""
+        secured = {entry.key: value for entry, value in changes.items() if entry.table is SECURED}
+        for namespace, value in secured.items():
+            self._services.secure(namespace, is_secured=value is not None)
+        return self._services.flush() if secured else {}
 
     def _report(self) -> None:
         """Reports what was assembled."""

@@ -57,6 +57,7 @@ class UnavailableReason(enum.Enum):
 
     BACKEND_NOT_FOUND = "BackendNotFound"
     INVALID_KIND = "InvalidKind"
+    INVALID_POLICY = "InvalidPolicy"
     NO_BACKEND = "NoBackend"
 
 
@@ -248,6 +249,10 @@ class WeightedRoundRobin(NamedTuple):
     out_of_band_reporting_period: float | None = None
 
 
+DEFAULT_PROVIDER = "default"
+"""What clients and servers call the place of their certificates and authorities, unless a policy names another."""
+
+
 class Tls(NamedTuple):
     """Encrypts what clients and servers of a service say to each other (gRFC A29).
 
@@ -259,7 +264,7 @@ class Tls(NamedTuple):
 
     is_mutual: bool
     subject_alt_names: tuple[str, ...]
-    provider: str = "default"
+    provider: str = DEFAULT_PROVIDER
 
 
 class Permission(NamedTuple):
@@ -291,8 +296,7 @@ class Policy:
         load_balancing: None for round robin.
         tls: None for plaintext.
         authorization: None if everybody may call everything.
-        is_closed: Whether it asks for security in a way that can't be used. Then the service is not served: without
-            its policy, it would be open to all.
+        is_closed: Whether it stands for a policy that can't be used (see ``CLOSED``).
     """
 
     call: CallPolicy = NO_CALL_POLICY
@@ -307,3 +311,8 @@ class Policy:
     def is_secure(self) -> bool:
         """Whether it is about security."""
         return self.tls is not None or self.authorization is not None or self.is_closed
+
+
+CLOSED = Policy(is_closed=True)
+"""Of a port whose policy asks for security in a way that can't be used. Without a policy it would be open to all, so no
+client reaches it, and its servers refuse every call."""

@@ -35,6 +35,7 @@ def build(port: PortName, lookup: Lookup, *, load_reports: bool) -> Resource | N
         load_reports: Whether clients are to report how many requests they send.
     """
     policy = lookup.get(POLICIES, port) or Policy()
+    # No route names the cluster of a closed port (``route.rules``); a client that asks for it gets none either.
     if not exists(port, lookup) or policy.is_closed:
         return None
     return _serialise(str(port), policy, load_reports=load_reports)

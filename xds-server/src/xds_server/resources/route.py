@@ -18,6 +18,8 @@ from xds_server.model.traffic import (
     RingHash,
     RouteScope,
     Rule,
+    Unavailable,
+    UnavailableReason,
 )
 from xds_server.resources.features import faults, retries, ring_hash, timeouts
 from xds_server.resources.lookup import Lookup
@@ -38,12 +40,29 @@ def build(port: PortName, lookup: Lookup) -> Resource | None:
 
 
 def rules(port: PortName, lookup: Lookup) -> tuple[Rule, ...]:
-    """The rules that a client sees: those of its namespace, else those for all, else one that sends all to the port."""
+    """The rules that a client sees: those of its namespace, else those for all, else one that sends all to the port.
+
+    Requests to a port that is closed fail. Its Cluster is not just left out: clients keep what is deleted
+    (``ignore_resource_deletion``, gRFC A53), and would go on as before.
+    """
     namespace = lookup.client_namespace if lookup.get(CONSUMED, port) else ""
     found = lookup.get(ROUTES, RouteScope(port, namespace))
     if found is None and namespace:
         found = lookup.get(ROUTES, RouteScope(port))
-    return found or (Rule(Match(), (Backend(port),)),)
+    return tuple(_without_closed(rule, lookup) for rule in found or (Rule(Match(), (Backend(port),)),))
+
+
+def _without_closed(rule: Rule, lookup: Lookup) -> Rule:
+    backends = tuple(
+        backend._replace(target=_unless_closed(backend.target, lookup)) for backend in rule.backends
+    )
+    return rule._replace(backends=backends)
+
+
+def _unless_closed(target: PortName | Unavailable, lookup: Lookup) -> PortName | Unavailable:
+    if isinstance(target, Unavailable) or not (lookup.get(POLICIES, target) or Policy()).is_closed:
+        return target
+    return Unavailable(UnavailableReason.INVALID_POLICY, f"Service {target}")
 
 
 def policies(port: PortName, lookup: Lookup) -> list[CallPolicy]:

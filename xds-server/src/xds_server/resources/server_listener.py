@@ -3,7 +3,7 @@
 https://github.com/grpc/proposal/blob/master/A36-xds-for-servers.md
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from envoy.config.core.v3 import address_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -14,8 +14,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from xds_server.model.service import PodPort, PortName, SocketAddress
-from xds_server.model.tables import POLICIES, SECURED, SERVERS
-from xds_server.model.traffic import Policy, Tls
+from xds_server.model.tables import ANY_NAMESPACE, POLICIES, SECURED, SERVERS
+from xds_server.model.traffic import Policy, Tls, UnavailableReason
 from xds_server.resources.features import authorization, tls
 from xds_server.resources.lookup import Lookup
 from xds_server.resources.types import Resource, pack, serialise
@@ -24,32 +24,29 @@ from xds_server.resources.types import Resource, pack, serialise
 def build(name: str, address: SocketAddress, lookup: Lookup) -> Resource | None:
     """Builds the Listener of a server.
 
-    A server that no Service selects is known too little to be secured. Where no policy is about security, it is served
-    without; elsewhere it may be one whose EndpointSlice is still to come, and has to wait.
+    If no Service selects the server, it gets no security, unless its namespace has a security policy: then it waits, as
+    its EndpointSlice may be still to come.
 
     Args:
         name: As the server spells it.
         address: Where it listens, often on all addresses. The Listener has to repeat it.
         lookup: What is known, and the server, which is a client here.
     """
-    ports = services(address, lookup)
-    if not ports:
-        waits = lookup.get(SECURED, lookup.client_namespace) is not None
-        lookup.remark = f"no Service selects the server {_server(address, lookup)}, so it " + (
-            "waits: policies in its namespace are about security"
-            if waits
-            else "has neither TLS nor authorization"
-        )
-        if waits:
-            return None
-    policies = [lookup.get(POLICIES, port) or Policy() for port in ports]
-    if any(policy.is_closed for policy in policies):
+    policies = list(security(address, lookup).values())
+    if not policies and _may_be_secured(lookup):
+        lookup.remark = f"no Service selects the server {_server(address, lookup)}; it waits, as there are security policies"
         return None
+    wanted = strictest(policies)
+    if wanted is not None and len({policy.tls.provider for policy in policies if policy.tls is not None}) > 1:
+        lookup.remark = (
+            f"the policies of the server {_server(address, lookup)} name several certificate providers; "
+            f"{wanted.provider} is used"
+        )
     chain = listener_components_pb2.FilterChain(
         name="default",
         filters=[listener_components_pb2.Filter(name="manager", typed_config=pack(_manager(name, policies)))],
     )
-    tls.apply_to_server(chain, strictest(policies))
+    tls.apply_to_server(chain, wanted)
     socket = address_pb2.SocketAddress(address=address.ip, port_value=address.port)
     listener = listener_pb2.Listener(
         name=name, address=address_pb2.Address(socket_address=socket), filter_chains=[chain]
@@ -57,8 +54,13 @@ def build(name: str, address: SocketAddress, lookup: Lookup) -> Resource | None:
     return serialise(name, listener)
 
 
-def services(address: SocketAddress, lookup: Lookup) -> Sequence[PortName]:
-    """The ports of Services that lead to the server, known by its pod, else by where it connects from."""
+def security(address: SocketAddress, lookup: Lookup) -> Mapping[PortName, Policy]:
+    """The ports of Services that lead to the server, in namespaces with security policies; and the policy of each."""
+    return {port: lookup.get(POLICIES, port) or Policy() for port in _ports(address, lookup)}
+
+
+def _ports(address: SocketAddress, lookup: Lookup) -> Sequence[PortName]:
+    """The ports that lead to the server, known by its pod, else by where it connects from."""
     pod = lookup.client_pod
     found = lookup.get(SERVERS, PodPort(lookup.client_namespace, pod, address.port)) if pod else None
     if found is not None:
@@ -69,6 +71,12 @@ def services(address: SocketAddress, lookup: Lookup) -> Sequence[PortName]:
     return [port for port in found or () if proven in (None, port.service.namespace)]
 
 
+def _may_be_secured(lookup: Lookup) -> bool:
+    """Whether a policy may concern a server that no Service selects; of one that is known by its address, any may."""
+    is_known = lookup.client_pod or lookup.client_identity
+    return lookup.get(SECURED, lookup.client_namespace if is_known else ANY_NAMESPACE) is not None
+
+
 def strictest(policies: Sequence[Policy]) -> Tls | None:
     """The TLS of a server that several Services lead to: a client that may have less is refused."""
     found = [policy.tls for policy in policies if policy.tls is not None]
@@ -76,11 +84,12 @@ def strictest(policies: Sequence[Policy]) -> Tls | None:
 
 
 def _manager(name: str, policies: Sequence[Policy]) -> manager_pb2.HttpConnectionManager:
-    # A server answers by itself: every route is non-forwarding, or it refuses all calls (gRFC A36).
-    route = route_components_pb2.Route(
-        match=route_components_pb2.RouteMatch(prefix=""),
-        non_forwarding_action=route_components_pb2.NonForwardingAction(),
-    )
+    # A server answers what has a non-forwarding route, and refuses all other calls with UNAVAILABLE (gRFC A36).
+    route = route_components_pb2.Route(match=route_components_pb2.RouteMatch(prefix=""))
+    if any(policy.is_closed for policy in policies):
+        route.route.cluster = UnavailableReason.INVALID_POLICY.value
+    else:
+        route.non_forwarding_action.SetInParent()
     host = route_components_pb2.VirtualHost(name="server", domains=["*"], routes=[route])
     return manager_pb2.HttpConnectionManager(
         stat_prefix=name,
