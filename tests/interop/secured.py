@@ -146,7 +146,7 @@ def secured(tmp_path: Path, stack: ExitStack, **options: bool) -> Secured:
     return found
 
 
-def program(  # noqa: PLR0913 - each is one thing
+def program(
     mesh: Secured, stack: ExitStack, language: Language, account: str, pod: str = "", **variables: str
 ) -> Program:
     """Starts a program in a language."""

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from tests.support.ads import AdsClient
@@ -195,6 +196,30 @@ def test_a_rejection_of_a_route_is_an_event_on_the_route_too(api, replicas):
             ),
         )
     assert {event["reason"] for event in api.events.values()} == {"RejectedByClient"}
+
+
+def test_a_servers_rejection_is_an_event_on_the_service_and_the_policy(api, replicas):
+    """As of a server whose bootstrap has no certificate providers."""
+    pod = {"kind": "Pod", "namespace": "shop", "name": "web-1"}
+    api.apply(endpoint_slice(endpoints=[{"addresses": ["10.0.0.1"], "targetRef": pod}]))
+    api.apply(policy("web", "2026-01-01T00:00:00Z", tls={"mode": "Simple", "subjectAltNames": ["web.shop"]}))
+    wait_until("the status", lambda: conditions(api, "GRPCBackendPolicy"))
+    name = "grpc/server?xds.resource.listening_address=0.0.0.0:8080"
+    with AdsClient(replicas[0].address, namespace="shop") as client:
+        client.metadata = {"POD_NAME": "web-1"}
+        client.reason = f"{name}: unrecognized certificate provider instance name: default"
+        client.subscribe(Listener, name)
+        wait_until(
+            "both Events",
+            lambda: (
+                {event["involvedObject"]["kind"] for event in api.events.values()}
+                == {"Service", "GRPCBackendPolicy"}
+            ),
+        )
+    for event in api.events.values():
+        assert event["reason"] == "RejectedByClient"
+        assert "rejected the LDS resource of Service web.shop: " in event["message"]
+        assert "unrecognized certificate provider" in event["message"]
 
 
 def test_the_words_of_a_client_stay_in_its_namespace(api, replicas):

@@ -1,5 +1,7 @@
 """The settings of xds-server that need more than a type."""
 
+from pathlib import Path
+
 import pytest
 
 from servicekit.errors import ConfigurationError
@@ -86,3 +88,10 @@ def test_a_cluster_domain_that_is_none(domain: str) -> None:
     assert str(error.value) == (
         f"--cluster-domain={domain}: must be a DNS domain in lower case without a final dot, like cluster.local"
     )
+
+
+@pytest.mark.parametrize("variable", [name.upper() for name in Settings.model_fields])
+def test_every_setting_is_documented(variable: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "your-services.md").read_text()
+    table = text[text.index("\n## Settings\n") :]
+    assert any(f"`{variable}`" in line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))

@@ -1,6 +1,6 @@
 """Certificates for the secured demo, in the shape that cert-manager writes: folders with tls.crt, tls.key and ca.crt.
 
-Who can read the authority's key can be anybody: for real use, let cert-manager or SPIRE issue certificates.
+Whoever reads the authority's key can impersonate every service: for real use, let cert-manager or SPIRE issue certificates.
 """
 
 import datetime as dt
@@ -31,8 +31,8 @@ FILES: Final = ("tls.crt", "tls.key", "ca.crt")
 
 _SKEW = dt.timedelta(hours=1)
 """Certificates are valid from an hour ago: clocks differ."""
-_DAY = dt.timedelta(days=1)
 _YEAR = dt.timedelta(days=365)
+"""How long certificates are valid: nothing renews those of a demo. The authority outlives them by far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Pair:
         for name, data in (("ca.crt", trusted), ("tls.key", self.key), ("tls.crt", self.certificate)):
             (content / name).write_bytes(data)
         temporary = folder / "..new"
+        # One that was killed here has left it.
+        temporary.unlink(missing_ok=True)
         temporary.symlink_to(content.name)
         temporary.replace(link)
         for name in FILES:
@@ -78,7 +80,7 @@ class Authority:
             self._name = _common_name(name)
             self._key = ec.generate_private_key(ec.SECP256R1())
             self.certificate = self._sign(
-                self._name, self._key, (), begin=-_SKEW, end=_YEAR, is_authority=True
+                self._name, self._key, (), begin=-_SKEW, end=10 * _YEAR, is_authority=True
             )
             return
         key = load_pem_private_key(pair.key, None)
@@ -98,7 +100,7 @@ class Authority:
         names: Sequence[str] = (),
         spiffe_ids: Sequence[str] = (),
         begin: dt.timedelta = -_SKEW,
-        end: dt.timedelta = _DAY,
+        end: dt.timedelta = _YEAR,
     ) -> Pair:
         """Issues a certificate for DNS names (and 127.0.0.1 with any) and SPIFFE ids, from and until times from now."""
         key = ec.generate_private_key(ec.SECP256R1())

@@ -19,6 +19,9 @@ _PROXIES = frozenset({"grpc_proxy", "https_proxy", "http_proxy"})
 """Not passed on: gRPC uses a proxy even for xds:/// targets and 127.0.0.1, and no call here leaves this machine."""
 
 
+_BOOTSTRAP_FILE = "GRPC_XDS_BOOTSTRAP"
+"""Not passed on: gRPC would prefer the file that it names, and so another xds-server."""
+
 _YES, _NO = frozenset({"true", "1", "yes"}), frozenset({"", "false", "0", "no"})
 
 REFRESH_INTERVAL = "5s"
@@ -134,10 +137,7 @@ def of_server(
 
 def of_client(user: Environment, own: Environment, replica: Replica, where: Listening) -> Environment:
     """Makes the environment of a client, with its bootstrap."""
-    result = {**_common(user), **own, **_bootstrap(replica, where)}
-    # gRPC would prefer the file that this names, and so another xds-server.
-    result.pop("GRPC_XDS_BOOTSTRAP", None)
-    return result
+    return {**_common(user), **own, **_bootstrap(replica, where)}
 
 
 def _bootstrap(replica: Replica, where: Listening) -> Environment:
@@ -174,7 +174,7 @@ def _bootstrap(replica: Replica, where: Listening) -> Environment:
 
 def _common(user: Environment) -> dict[str, str]:
     return {
-        **{name: value for name, value in user.items() if name not in _PROXIES},
+        **{name: value for name, value in user.items() if name not in {*_PROXIES, _BOOTSTRAP_FILE}},
         "LOG_FORMAT": user.get("LOG_FORMAT") or "text",
         # Without this Python buffers what it writes to a pipe.
         "PYTHONUNBUFFERED": "1",

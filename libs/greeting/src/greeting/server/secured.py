@@ -102,7 +102,8 @@ class SecuredServer:
                 log.warning(
                     "xds-server does not say how to serve, so the port is closed",
                     port=self.port,
-                    hint="does it run, and does a Service select this pod? its log and its page tell",
+                    hint="does it run, does a Service select this pod, and does the bootstrap have the certificate "
+                    "provider of the Service's policy? its log and its page tell",
                 )
             await asyncio.sleep(POLL_PERIOD_WHEN_OPEN if is_open else POLL_PERIOD)
 
