@@ -221,7 +221,7 @@ def test_a_renewed_certificate_is_used_and_open_streams_stay(secured: Secured) -
         renewed = secured.authority.issue(names=["localhost"], end=48 * HOUR)
         first = expiry(secured.server)
         renewed.write(secured.files, secured.authority)
-        wait_until("the metric to follow", lambda: expiry(secured.server) > first + 1_800)
+        wait_until("the metric to follow", lambda: expiry(secured.server) != first)
         assert presented(secured) == ssl.PEM_cert_to_DER_cert(renewed.certificate.decode())
         before.ask(ClusterLoadAssignment, WEB)
         assert before.error is None
@@ -234,7 +234,7 @@ def test_a_renewed_certificate_is_used_from_when_it_is_valid(secured: Secured) -
     )
     first = expiry(secured.server)
     assert "is not valid before" in secured.server.get("/debug/services")[1]
-    wait_until("the certificate to be used", lambda: expiry(secured.server) > first + 1_800)
+    wait_until("the certificate to be used", lambda: expiry(secured.server) != first)
     assert len(secured.server.warnings("a renewed certificate can't be used")) == 1
 
 

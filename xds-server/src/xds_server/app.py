@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -25,7 +26,6 @@ from xds_server.ads.limits import Limits
 from xds_server.ads.node import UNKNOWN
 from xds_server.ads.servicer import SERVICE, STREAM_METHOD, AdsServicer
 from xds_server.cache.cache import Cache
-from xds_server.certificates import Certificates
 from xds_server.csds.servicer import SERVICE as CSDS
 from xds_server.csds.servicer import StatusServicer
 from xds_server.feedback import Feedback
@@ -44,6 +44,9 @@ from xds_server.rpc import choice
 from xds_server.rpc.call import Transport
 from xds_server.settings import Settings
 from xds_server.source import Source
+
+if TYPE_CHECKING:
+    from xds_server.certificates import Certificates
 
 log = structlog.get_logger()
 
@@ -194,7 +197,7 @@ async def serve_pages(shown: Shown, address: str) -> web.AppRunner:
     return admin
 
 
-def bind(server: grpc.Server, settings: Settings) -> Certificates | None:
+def bind(server: grpc.Server, settings: Settings) -> "Certificates | None":
     """Makes the server listen for clients; returns its certificates, if it has any.
 
     Raises:
@@ -205,13 +208,16 @@ def bind(server: grpc.Server, settings: Settings) -> Certificates | None:
         listening.bind(server, settings.listen)
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
+    # What reads certificates takes 10 MiB, which a server without TLS does not pay for.
+    from xds_server.certificates import Certificates  # noqa: PLC0415
+
     certificates = Certificates(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
     metrics.certificate_expiry.set_function(certificates.expiry)
     listening.bind(server, settings.tls_listen, certificates.credentials())
     return certificates
 
 
-async def follow(certificates: Certificates) -> None:
+async def follow(certificates: "Certificates") -> None:
     """Reads renewed certificates even if nobody connects, so that the log tells about broken ones in time."""
     while True:
         await asyncio.sleep(CERTIFICATES_SECONDS)
