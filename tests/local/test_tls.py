@@ -108,7 +108,7 @@ def test_a_client_that_claims_another_namespace_is_refused(secured: Secured) -> 
     assert "claims the namespace shop" in str(error.details())
     assert BANK in str(error.details())
     assert "NAMESPACE" in str(error.details())
-    [warning] = secured.server.warnings("claims the namespace shop")
+    [warning] = wait_until("the line", lambda: secured.server.warnings("claims the namespace shop"))
     assert warning["level"] == "warning"
 
 
@@ -124,7 +124,7 @@ def test_a_certificate_without_a_usable_identity_is_refused(secured: Secured, sp
         error = client.wait_for_end()
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
     assert "spiffe://cluster.local/ns/NAMESPACE/sa/ACCOUNT" in str(error.details())
-    assert secured.server.warnings("stream refused", "SPIFFE id")
+    wait_until("the line", lambda: secured.server.warnings("stream refused", "SPIFFE id"))
 
 
 def test_only_allowed_clients_may_connect(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_renewed_certificate_is_used_from_when_it_is_valid(secured: Secured) -
     first = expiry(secured.server)
     assert "is not valid before" in secured.server.get("/debug/services")[1]
     wait_until("the certificate to be used", lambda: expiry(secured.server) != first)
-    assert len(secured.server.warnings("a renewed certificate can't be used")) == 1
+    [_] = wait_until("the line", lambda: secured.server.warnings("a renewed certificate can't be used"))
 
 
 def test_authorities_of_clients_are_renewed_too(secured: Secured) -> None:
@@ -267,7 +267,9 @@ def test_a_renewed_certificate_that_can_not_be_used_changes_nothing(secured: Sec
     with secured.connect(secured.authority.issue(spiffe_ids=[SHOP])) as client:
         client.ask(Listener, WEB)
     assert presented(secured) == before
-    assert len(secured.server.warnings("a renewed certificate can't be used", "tls.")) == 1
+    [_] = wait_until(
+        "the line", lambda: secured.server.warnings("a renewed certificate can't be used", "tls.")
+    )
     pair.write(secured.files, secured.authority)
     wait_until("no problem", lambda: "Certificate" not in secured.server.get("/debug/services")[1])
     assert presented(secured) == ssl.PEM_cert_to_DER_cert(pair.certificate.decode())

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 from tests.support.convert import convert
 from tests.support.policies import ACCEPTED, EVERYTHING, REFUSED, ROUTE, SERVICE, policy
 from xds_server.errors import MalformedObjectError
+from xds_server.mesh import policy_spec
 from xds_server.mesh.policies import PolicyAssembler
 from xds_server.mesh.problems import Problem
 from xds_server.mesh.statuses import Condition
@@ -215,10 +217,37 @@ def test_what_the_api_server_rejects_is_refused_with_the_field(mesh, name):
     [(_, reason)] = mesh.reasons()
     assert field in reason
     assert "sorted(" not in reason, "a text with its values filled in"
-    result = "it is a security policy, so Service web is closed" if closed else "the policy is not used"
+    result = "as it is a security policy, this is closed: Service web" if closed else "the policy is not used"
     assert reason.endswith(f"; {result}")
     targets = document["spec"].get("targetRefs", [])
     assert mesh.conditions(document["metadata"]["name"]) == [(False, "Invalid")] * len(targets)
+
+
+def test_a_closed_policy_moves_to_another_target(mesh):
+    """As the same closed policy stands for all that can't be used, its targets have to be looked at."""
+    bad: dict[str, Any] = {"tls": {"mode": "Strict"}}
+    assert mesh.put(policy("p", GRPC_PORT, **bad)) == {GRPC: CLOSED}
+    assert mesh.put(policy("p", **bad)) == {ADMIN: CLOSED}
+    assert mesh.put(policy("p", {**SERVICE, "name": "gone"}, **bad)) == {GRPC: None, ADMIN: None}
+    assert [reason.rpartition("; ")[2] for _, reason in mesh.reasons()] == ["the policy is not used"]
+    assert mesh.remove("p") == {}
+    assert mesh.reasons() == []
+
+
+def test_a_policy_of_a_port_that_replaces_a_security_policy_is_told(mesh):
+    tls: dict[str, Any] = {"tls": {"mode": "Simple", "subjectAltNames": ["web.shop"]}}
+    mesh.put(policy("secure", **tls), policy("port", GRPC_PORT, timeout="10s"))
+    assert mesh.reasons() == [
+        (
+            ("shop", "port"),
+            "Service web port grpc is not secured by GRPCBackendPolicy secure: this policy replaces it for the port",
+        )
+    ]
+    mesh.put(policy("port", GRPC_PORT, timeout="10s", **tls))
+    assert mesh.reasons() == []
+    mesh.put(policy("port", GRPC_PORT, timeout="10s"))
+    mesh.remove("secure")
+    assert mesh.reasons() == []
 
 
 # ---- ports ----
@@ -444,22 +473,28 @@ def test_what_is_not_used_is_a_problem(mesh):
     assert mesh.policies.problems_of(("shop", "other")) == ()
 
 
-class Broken:
-    """A spec that can't be read, as a bug would have it."""
+@pytest.fixture
+def bug(monkeypatch):
+    """Makes reading of specs with a timeout of 20 s fail, as a bug would; returns what mends it."""
+    read = policy_spec.read
 
-    def __getattr__(self, name):
-        raise RuntimeError("a bug")
+    def fail(spec):
+        if spec.timeout == "20s":
+            raise RuntimeError("a bug")
+        return read(spec)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(policy_spec, "read", fail)
+        yield patched.undo
 
 
-def test_a_failure_leaves_a_policy_as_it_was_and_harms_no_other(mesh):
+def test_a_failure_leaves_a_policy_as_it_was_and_harms_no_other(mesh, bug):
     mesh.put(policy("bad", GRPC_PORT, timeout="10s"))
-    broken = convert(policy("bad", GRPC_PORT, timeout="20s"))
-    broken = type(broken)(metadata=broken.metadata, spec=Broken())
-    mesh.policies.put(("shop", "bad"), broken)
     with capture_logs() as lines:
-        assert mesh.timeouts(policy("good", {**SERVICE, "sectionName": "admin"}, timeout="30s")) == {
-            ADMIN: 30.0
-        }
+        assert mesh.timeouts(
+            policy("bad", GRPC_PORT, timeout="20s"),
+            policy("good", {**SERVICE, "sectionName": "admin"}, timeout="30s"),
+        ) == {ADMIN: 30.0}
     assert [line["event"] for line in lines if line["log_level"] == "error"] == [
         "policy can't be read; it stays as it was"
     ]
@@ -468,8 +503,23 @@ def test_a_failure_leaves_a_policy_as_it_was_and_harms_no_other(mesh):
     assert "stays as it was" in problem.reason
     assert mesh.conditions("bad") == ACCEPTED_ONCE
 
+    bug()
     assert mesh.timeouts(policy("bad", GRPC_PORT, timeout="20s")) == {GRPC: 20.0}
     assert list(mesh.policies.problems()) == []
+
+
+@pytest.mark.usefixtures("bug")
+def test_a_policy_that_gets_security_and_can_not_be_read_closes_its_service(mesh):
+    mesh.put(policy(timeout="10s"))
+    tls: dict[str, Any] = {"tls": {"mode": "Simple", "subjectAltNames": ["web.shop"]}}
+    with capture_logs():
+        assert mesh.put(policy(timeout="20s", **tls)) == {GRPC: CLOSED, ADMIN: CLOSED}
+        assert mesh.put(policy("other", timeout="20s")) == {}
+    results = {key: reason.rpartition("; ")[2] for key, reason in mesh.reasons() if "a bug" in reason}
+    assert results == {
+        ("shop", "web"): "as it is a security policy, this is closed: Service web",
+        ("shop", "other"): "the policy is not used",
+    }
 
 
 def lines_run(action):

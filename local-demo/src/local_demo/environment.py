@@ -18,9 +18,9 @@ Environment = Mapping[str, str]
 _PROXIES = frozenset({"grpc_proxy", "https_proxy", "http_proxy"})
 """Not passed on: gRPC uses a proxy even for xds:/// targets and 127.0.0.1, and no call here leaves this machine."""
 
-
 _BOOTSTRAP_FILE = "GRPC_XDS_BOOTSTRAP"
 """Not passed on: gRPC would prefer the file that it names, and so another xds-server."""
+
 
 _YES, _NO = frozenset({"true", "1", "yes"}), frozenset({"", "false", "0", "no"})
 

@@ -33,7 +33,6 @@ MAX_CAUSES = 3
 _CAUSES = {
     ResourceType.ROUTE: (GRPC_ROUTE, GRPC_BACKEND_POLICY),
     ResourceType.CLUSTER: (GRPC_BACKEND_POLICY,),
-    ResourceType.LISTENER: (GRPC_BACKEND_POLICY,),
 }
 """Of which kinds of objects a resource is made beside the Service."""
 _KINDS = {kind.name: kind for kind in KINDS}
@@ -98,6 +97,8 @@ class Feedback:
     def _causes(self, rejected: Rejected, service: ServiceName) -> Iterator[tuple[Kind, Key]]:
         """Yields the first routes and policies that a rejected resource of a Service was made of."""
         kinds = _CAUSES.get(rejected.type, ())
+        if rejected.type is ResourceType.LISTENER and any(map(parse_server, rejected.names)):
+            kinds = (GRPC_BACKEND_POLICY,)
         for kind in kinds:
             seen = (
                 key

@@ -109,6 +109,8 @@ class Cache:
         self._wildcards: dict[ResourceType, dict[Subscriber, None]] = {kind: {} for kind in ResourceType}
         self._notified: dict[Subscriber, None] = {}
         self._failures = LogLimiter(burst=1, per_second=1 / FAILURE_SECONDS)
+        self._remarks = LogLimiter(burst=1, per_second=1 / FAILURE_SECONDS)
+        self._all_remarks = LogLimiter(burst=20, per_second=1)
 
     @property
     def tables(self) -> Mapping[Table[Any, Any], Mapping[Any, Any]]:
@@ -275,14 +277,15 @@ class Cache:
         if (
             remark
             and remark != variant.problem
-            and self._failures.allow(f"{key.type.label} {key.name} {remark}") is not None
+            and self._remarks.allow(f"{key.type.label} {key.name} {remark}") is not None
+            # A client may make up names without end.
+            and self._all_remarks.allow("") is not None
         ):
             log.warning(
                 "resource has a problem",
                 type=key.type.label,
                 name=key.name,
                 problem=remark,
-                hint="xds-server explain NAME --namespace NAMESPACE --pod POD says what was found",
             )
         variant.problem = remark
 

@@ -74,6 +74,11 @@ class _Reading:
         return _Claim(self.source.metadata.creation_timestamp, meta.key(self.source))
 
     @property
+    def effect(self) -> tuple[Policy | None, tuple[TargetRef, ...], _Claim]:
+        """What it says, of what, and with which rank."""
+        return self.policy, self.targets, self.claim
+
+    @property
     def is_secure(self) -> bool:
         """Whether it is about security."""
         return self.policy is not None and self.policy.is_secure
@@ -211,17 +216,17 @@ class PolicyAssembler:
             after = None if source is None else _read(source, before)
         except Exception as error:
             log.exception("policy can't be read; it stays as it was", policy="/".join(key))
-            if source is None or before is not None:
+            after = _closed(source, f"it can't be read: {error!r}") if source is not None else None
+            if before is not None and (after is None or not after.is_secure or before.is_secure):
                 reason = f"it can't be read and stays as it was: {error!r}"
                 self._failures[key] = Problem(GRPC_BACKEND_POLICY.name, key, reason)
                 return
-            after = _closed(source, f"it can't be read: {error!r}")
         if after is None:
             self._readings.pop(key, None)
         else:
             self._readings[key] = after
         self._note_security(key, is_secure=after is not None and after.is_secure)
-        if before is None or after is None or before.policy is not after.policy:
+        if before is None or after is None or before.effect != after.effect:
             self._move_claims(before, after)
 
     def _note_security(self, key: Key, *, is_secure: bool) -> None:
@@ -364,16 +369,31 @@ class PolicyAssembler:
                 yield Problem(GRPC_BACKEND_POLICY.name, key, reason)
             for condition in others:
                 yield Problem(GRPC_BACKEND_POLICY.name, key, condition.message)
+            if accepted.status and (other := self._replaced_security(key, reading, target)):
+                reason = (
+                    f"{target.name} port {target.section_name} is not secured by GRPCBackendPolicy {other}"
+                )
+                yield Problem(
+                    GRPC_BACKEND_POLICY.name, key, f"Service {reason}: this policy replaces it for the port"
+                )
+
+    def _replaced_security(self, key: Key, reading: _Reading, target: TargetRef) -> str:
+        """The security policy of a whole Service that a policy without security replaces for a port; empty if none."""
+        if reading.is_secure or not (target.section_name and _is_service(target)):
+            return ""
+        whole = self._first(_owner(key, target), "")
+        return whole[1] if whole is not None and self._readings[whole].is_secure else ""
 
     def _result_of_refusal(self, key: Key, reading: _Reading) -> str:
         """What comes of it that a policy can't be used."""
-        closed = [
+        closed = dict.fromkeys(
             f"{target.name}{f' port {target.section_name}' if target.section_name else ''}"
             for target in reading.targets
             if self._first(_owner(key, target), target.section_name or "") == key
-        ]
+            and not self._missing(key, target)
+        )
         return (
-            f"it is a security policy, so Service {', '.join(closed)} is closed"
+            f"as it is a security policy, this is closed: Service {', Service '.join(closed)}"
             if closed
             else "the policy is not used"
         )

@@ -290,8 +290,9 @@ def _tls(spec: policy.Tls | None) -> traffic.Tls | None:
         raise RefusedError(
             f"spec.tls.certificateProvider is {provider!r}; expected 1 to 63 letters, digits and . _ -"
         )
-    default = traffic.Tls(is_mutual=False, subject_alt_names=())
-    return traffic.Tls(spec.mode == "Mutual", names, default.provider if provider is None else provider)
+    return traffic.Tls(
+        spec.mode == "Mutual", names, traffic.DEFAULT_PROVIDER if provider is None else provider
+    )
 
 
 def _authorization(spec: policy.Authorization | None, tls: policy.Tls | None) -> traffic.Authorization | None:

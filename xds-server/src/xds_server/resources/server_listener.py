@@ -24,8 +24,8 @@ from xds_server.resources.types import Resource, pack, serialise
 def build(name: str, address: SocketAddress, lookup: Lookup) -> Resource | None:
     """Builds the Listener of a server.
 
-    If no Service selects the server, it gets no security, unless its namespace has a security policy: then it waits, as
-    its EndpointSlice may be still to come.
+    A server that no Service selects waits if a policy may concern it, as its EndpointSlice may be still to come; otherwise
+    it gets no security.
 
     Args:
         name: As the server spells it.
@@ -55,16 +55,17 @@ def build(name: str, address: SocketAddress, lookup: Lookup) -> Resource | None:
 
 
 def security(address: SocketAddress, lookup: Lookup) -> Mapping[PortName, Policy]:
-    """The ports of Services that lead to the server, in namespaces with security policies; and the policy of each."""
+    """The ports of Services that lead to the server, and the policy of each; empty if there are no security policies."""
     return {port: lookup.get(POLICIES, port) or Policy() for port in _ports(address, lookup)}
 
 
 def _ports(address: SocketAddress, lookup: Lookup) -> Sequence[PortName]:
-    """The ports that lead to the server, known by its pod, else by where it connects from."""
-    pod = lookup.client_pod
-    found = lookup.get(SERVERS, PodPort(lookup.client_namespace, pod, address.port)) if pod else None
-    if found is not None:
-        return found
+    """The ports that lead to the server, known by its pod, or without one by where it connects from.
+
+    A pod is not known by its address, too: an EndpointSlice may still have that of a pod before it.
+    """
+    if pod := lookup.client_pod:
+        return lookup.get(SERVERS, PodPort(lookup.client_namespace, pod, address.port)) or ()
     ip = lookup.client_address
     found = lookup.get(SERVERS, SocketAddress(ip, address.port)) if ip else None
     proven = lookup.client_namespace if lookup.client_identity else None
@@ -109,10 +110,7 @@ def _authorizations(policies: Sequence[Policy]) -> Iterator[manager_pb2.HttpFilt
 
 
 def _server(address: SocketAddress, lookup: Lookup) -> str:
-    pod = lookup.client_pod
-    who = (
-        f"of pod {pod} in {lookup.client_namespace}"
-        if pod
-        else f"at {lookup.client_address or 'an unknown address'}"
-    )
-    return f"{who}, port {address.port}"
+    if pod := lookup.client_pod:
+        return f"of pod {pod} in {lookup.client_namespace}, port {address.port}"
+    ip = lookup.client_address or "an unknown address"
+    return f"at {ip}, port {address.port}, whose bootstrap names no pod"
