@@ -235,9 +235,20 @@ def test_a_server_that_is_known_by_its_address_alone_waits_for_any_policy():
     stranger = POD._replace(pod="", address="10.0.0.9")
     lookup = look(stranger, servers={}, secured=["bank", ANY_NAMESPACE])
     assert listener(lookup) is None
-    assert "at 10.0.0.9, port 8080" in lookup.remark
+    assert lookup.remark.startswith(
+        "the server at 10.0.0.9, port 8080 names no pod in its bootstrap; it waits"
+    )
     proven = stranger._replace(identity="spiffe://cluster.local/ns/shop/sa/web")
     assert listener(look(proven, servers={}, secured=["bank", ANY_NAMESPACE])) is not None
+
+
+def test_a_pod_is_not_taken_for_the_one_that_had_its_address():
+    """Somebody's slice has the address: an old one of its own namespace, or one of another namespace."""
+    new = POD._replace(pod="web-2")
+    for stale in (WEB, PortName(ServiceName("bank", "evil"), 80)):
+        servers = {SocketAddress("10.0.0.1", 8080): (stale,)}
+        assert listener(look(new, servers=servers, secured=["shop", "bank", ANY_NAMESPACE])) is None
+    assert listener(look(POD, secured=["shop", ANY_NAMESPACE])) is not None
 
 
 def test_several_certificate_providers_are_told():

@@ -122,6 +122,11 @@ class PolicyAssembler:
         """The policies."""
         return self._sources
 
+    @property
+    def secured(self) -> frozenset[str]:
+        """The namespaces with a security policy."""
+        return frozenset(self._secured)
+
     def put(self, key: Key, policy: GRPCBackendPolicy | None) -> None:
         """Adds or replaces a policy; None removes it."""
         if policy is None:

@@ -24,7 +24,7 @@ class ServiceAssembler:
         self._assembled: dict[ServiceName, Assembled] = {}
         self._services: dict[ServiceName, Service] = {}
         self._servers = ServerIndex()
-        self._with_servers = False
+        self._secured: frozenset[str] = frozenset()
         self._touched: set[ServiceName] = set()
         self._restated: set[ServiceName] = set()
 
@@ -55,11 +55,11 @@ class ServiceAssembler:
             self._slices.setdefault(name, {})[meta.key(after)] = after
             self._touched.add(name)
 
-    def find_servers(self, *, wanted: bool) -> None:
-        """Notes whether servers have to be known, which takes as much memory as the endpoints."""
-        if wanted != self._with_servers:
-            self._with_servers = wanted
-            self._touched.update(self._objects)
+    def secure(self, namespaces: frozenset[str]) -> None:
+        """Notes which namespaces have a security policy: only their servers have to be known."""
+        changed = namespaces ^ self._secured
+        self._secured = namespaces
+        self._touched.update(name for name in self._objects if name.namespace in changed)
 
     def flush(self) -> dict[Entry, Any]:
         """Assembles what was touched; returns the table entries that really changed."""
@@ -104,7 +104,8 @@ class ServiceAssembler:
         if source is None:
             return NOTHING
         try:
-            return assemble(source, self._slices.get(name, {}).values(), with_servers=self._with_servers)
+            with_servers = name.namespace in self._secured
+            return assemble(source, self._slices.get(name, {}).values(), with_servers=with_servers)
         except Exception as error:
             log.exception("service can't be assembled; it stays as it was", service=str(name))
             reason = f"it can't be assembled and stays as it was: {error!r}"

@@ -15,7 +15,7 @@ from xds_server.mesh.routes import RouteAssembler
 from xds_server.mesh.service_assembler import ServiceAssembler
 from xds_server.mesh.statuses import Status
 from xds_server.model.service import ServiceName
-from xds_server.model.tables import ANY_NAMESPACE, SECURED, SERVICES, Changes, Entry
+from xds_server.model.tables import SECURED, SERVICES, Changes, Entry
 from xds_server.model.traffic import CallPolicy
 from xds_server.objects import core, discovery, meta
 from xds_server.objects.gateway import GRPCRoute
@@ -176,11 +176,10 @@ class Store:
         self._report()
 
     def _find_servers(self, changes: Changes) -> Changes:
-        """All entries of SERVERS, if the first security policy came or the last one went."""
-        any_secured = Entry(SECURED, ANY_NAMESPACE)
-        if any_secured not in changes:
+        """The entries of SERVERS that change as namespaces get their first security policy, or lose their last."""
+        if not any(entry.table is SECURED for entry in changes):
             return {}
-        self._services.find_servers(wanted=changes[any_secured] is not None)
+        self._services.secure(self._policies.secured)
         return self._services.flush()
 
     def _report(self) -> None:

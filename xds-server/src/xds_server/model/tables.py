@@ -40,8 +40,8 @@ NODE_ZONES: Table[str, str] = Table("node zones")
 """The zone of each node that is in one, by the node's name."""
 
 SERVERS: Table[PodPort | SocketAddress, tuple[PortName, ...]] = Table("servers")
-"""The ports that lead to a server, ready or not, sorted; empty without security policies. A server is known by its pod
-and by its address."""
+"""The ports that lead to a server, ready or not, sorted; of Services in namespaces of SECURED. A server is known by its
+pod and by its address."""
 
 SECURED: Table[str, bool] = Table("secured namespaces")
 """True for each namespace with a security policy, and for ``ANY_NAMESPACE`` if there is one. A server there waits until

@@ -33,8 +33,8 @@ def build(name: str, address: SocketAddress, lookup: Lookup) -> Resource | None:
         lookup: What is known, and the server, which is a client here.
     """
     policies = list(security(address, lookup).values())
-    if not policies and _may_be_secured(lookup):
-        lookup.remark = f"no Service selects the server {_server(address, lookup)}; it waits, as there are security policies"
+    if not policies and (reason := _why_it_waits(address, lookup)):
+        lookup.remark = reason
         return None
     wanted = strictest(policies)
     if wanted is not None and len({policy.tls.provider for policy in policies if policy.tls is not None}) > 1:
@@ -55,7 +55,7 @@ def build(name: str, address: SocketAddress, lookup: Lookup) -> Resource | None:
 
 
 def security(address: SocketAddress, lookup: Lookup) -> Mapping[PortName, Policy]:
-    """The ports of Services that lead to the server, and the policy of each; empty if there are no security policies."""
+    """The ports of Services that lead to the server, in namespaces with security policies; and the policy of each."""
     return {port: lookup.get(POLICIES, port) or Policy() for port in _ports(address, lookup)}
 
 
@@ -72,10 +72,18 @@ def _ports(address: SocketAddress, lookup: Lookup) -> Sequence[PortName]:
     return [port for port in found or () if proven in (None, port.service.namespace)]
 
 
-def _may_be_secured(lookup: Lookup) -> bool:
-    """Whether a policy may concern a server that no Service selects; of one that is known by its address, any may."""
-    is_known = lookup.client_pod or lookup.client_identity
-    return lookup.get(SECURED, lookup.client_namespace if is_known else ANY_NAMESPACE) is not None
+def _why_it_waits(address: SocketAddress, lookup: Lookup) -> str:
+    """Why a server that no Service is known to select may be one that a security policy concerns; empty if it is none."""
+    if lookup.client_pod or lookup.client_identity:
+        if lookup.get(SECURED, lookup.client_namespace) is None:
+            return ""
+        return f"no Service selects the server {_server(address, lookup)}; it waits, as there are security policies"
+    if lookup.get(SECURED, ANY_NAMESPACE) is None:
+        return ""
+    return (
+        f"the server {_server(address, lookup)} names no pod in its bootstrap; it waits, as it may be one that a "
+        "security policy concerns: set POD_NAME and NAMESPACE in node.metadata"
+    )
 
 
 def strictest(policies: Sequence[Policy]) -> Tls | None:
@@ -113,4 +121,4 @@ def _server(address: SocketAddress, lookup: Lookup) -> str:
     if pod := lookup.client_pod:
         return f"of pod {pod} in {lookup.client_namespace}, port {address.port}"
     ip = lookup.client_address or "an unknown address"
-    return f"at {ip}, port {address.port}, whose bootstrap names no pod"
+    return f"at {ip}, port {address.port}"
