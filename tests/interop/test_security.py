@@ -137,6 +137,7 @@ def test_a_policy_that_can_not_be_used(tmp_path: Path, stack: ExitStack, start: 
             "the end of all calls",
             lambda replies: [failure["code"] for failure in replies.failures] == ["UNAVAILABLE"] * 3,
             times=3,
+            patient=False,
         )
     mesh.serve(hello_server={})
     for each in (client, direct):
