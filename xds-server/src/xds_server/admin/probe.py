@@ -20,6 +20,8 @@ log = structlog.get_logger()
 PROBE_TIMEOUT = 3.0
 """Seconds; less than the timeoutSeconds of the kubelet's probes in k8s/base/xds-server."""
 
+MAX_ATTEMPTS = 4
+
 
 class AdsProbe:
     """Asks ADS as a client does.
@@ -80,7 +82,18 @@ class AdsProbe:
         return is_alive
 
     async def _try(self, name: str | None) -> tuple[grpc.StatusCode, str | None]:
-        """Opens a stream and subscribes to a Cluster; returns how the stream ended."""
+        """Opens a stream and subscribes to a Cluster; returns how the stream ended.
+
+        If a server refuses a stream while its client writes, grpc.aio may report INTERNAL instead of the server's status
+        (https://github.com/grpc/grpc/issues/36066), in about one of ten such calls. So that is tried again.
+        """
+        for _ in range(MAX_ATTEMPTS - 1):
+            code, details = await self._try_once(name)
+            if code is not grpc.StatusCode.INTERNAL:
+                return code, details
+        return await self._try_once(name)
+
+    async def _try_once(self, name: str | None) -> tuple[grpc.StatusCode, str | None]:
         request = discovery_pb2.DiscoveryRequest()
         request.node.id = self._node
         if name is not None:
