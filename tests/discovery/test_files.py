@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import watchfiles
@@ -155,6 +156,25 @@ async def test_a_malformed_object_harms_only_itself_and_keeps_what_it_was(folder
     [line] = [e for e in logs if e["event"] == "object is malformed; keeping its last valid version"]
     assert line["reason"].startswith("EndpointSlice shop/web-1: ")
     assert line["kept"]
+
+
+async def test_a_malformed_security_policy_closes_what_it_targets(folder):
+    """Without it, the Service would be open to all. One that was valid before stays as it was."""
+    spec: dict[str, Any] = {"tls": {"mode": "Simple", "subjectAltNames": ["web.shop"]}, "timeout": 5}
+    write(folder / "policy.yaml", policy(**spec))
+    async with discover(folder) as found:
+        await found.until_known(ONE)
+        [problem] = found.store.problems
+        assert "timeout" in problem.reason
+        assert problem.reason.endswith("this is closed: Service web")
+        write(folder / "policy.yaml", policy(**spec | {"timeout": "5s"}))
+        await found.until(lambda: not found.store.problems, "it is mended")
+        write(folder / "policy.yaml", policy(**spec))
+        write(folder / "api.yaml", service("api"))
+        await found.until_known({**ONE, "api.shop": []})
+        assert not found.store.problems
+        write(folder / "policy.yaml", policy(timeout=5))
+        await found.until(lambda: not found.store.problems, "it is no security policy any more")
 
 
 async def test_of_two_objects_of_one_name_the_first_counts(folder):

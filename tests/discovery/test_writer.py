@@ -347,6 +347,19 @@ def test_more_events_than_may_wait_are_dropped(stub, api):
         wait_until("the Events", lambda: len(stub.events) == 3)
 
 
+def test_one_object_does_not_take_all_room(stub, api):
+    """A client may reject one Service with a thousand texts."""
+    limits = EventLimits(burst=1_000, of_object=1_000, waiting=6, waiting_of_object=3)
+    writer = EventWriter(api, limits)
+    api_service = WEB._replace(name="api")
+    for number in range(20):
+        writer.report(WEB, "NotUsable", f"problem {number}")
+    writer.report(api_service, "NotUsable", "its port is 0")
+    with running(writer):
+        wait_until("the Events", lambda: len(stub.events) == 4)
+    assert ("NotUsable", "its port is 0", 1) in events(stub)
+
+
 def test_new_events_come_slowly_after_a_burst(stub, api):
     writer = EventWriter(api, EventLimits(burst=8, of_object=3))
     for number in range(20):

@@ -113,7 +113,8 @@ def test_nothing_can_be_changed(server: XdsServer, method: str) -> None:
 
 
 def test_what_a_client_sends_is_text(server: XdsServer) -> None:
-    with AdsClient(server.address, namespace=EVIL) as client:
+    with AdsClient(server.address) as client:
+        client.node_id = EVIL
         client.subscribe(Listener, EVIL)
         wait_until("the client to be shown", lambda: "alert" in request(server, "/clients")[2])
         [link] = [
@@ -154,8 +155,8 @@ def test_what_a_client_sends_is_text(server: XdsServer) -> None:
 def test_names_that_somebody_else_may_own_are_refused(server: XdsServer, host: str, status: int) -> None:
     assert request(server, "/", Host=host)[0] == status
     assert request(server, "/debug/services", Host=host)[0] == status
+    assert request(server, "/metrics", Host=host)[0] == status
     assert request(server, "/livez", Host=host)[0] == 200
-    assert request(server, "/metrics", Host=host)[0] == 200
 
 
 def test_requests_of_other_sites_are_refused(server: XdsServer) -> None:

@@ -114,8 +114,15 @@ def test_a_client_that_claims_another_namespace_is_refused(secured: Secured) -> 
 
 @pytest.mark.parametrize(
     "spiffe_ids",
-    [[], ["spiffe://elsewhere/ns/shop/sa/checkout"], ["spiffe://cluster.local/shop"]],
-    ids=["none", "another trust domain", "another form"],
+    [
+        [],
+        ["spiffe://elsewhere/ns/shop/sa/checkout"],
+        ["spiffe://cluster.local/shop"],
+        [SHOP, BANK],
+        [SHOP, "https://example.com/bank"],
+        [f"{SHOP}\0/ns/bank/sa/teller"],
+    ],
+    ids=["none", "another trust domain", "another form", "two", "another URI beside it", "a NUL"],
 )
 def test_a_certificate_without_a_usable_identity_is_refused(secured: Secured, spiffe_ids: list[str]) -> None:
     pair = secured.authority.issue(names=["checkout"], spiffe_ids=spiffe_ids)

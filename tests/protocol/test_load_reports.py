@@ -28,8 +28,14 @@ def transport(request):
 
 
 @pytest.fixture
-def servicer(transport):
-    return LoadServicer(transport, INTERVAL, {WEB}.__contains__, limits=LIMITS)
+def timeout():
+    return 30.0
+
+
+@pytest.fixture
+def servicer(transport, timeout):
+    exists = {WEB}.__contains__
+    return LoadServicer(transport, INTERVAL, exists, limits=LIMITS, first_request_timeout=timeout)
 
 
 @pytest.fixture
@@ -87,6 +93,20 @@ async def test_reports_are_summed_until_their_stream_ends(servicer, channel):
     await until(lambda: not servicer.rates())
     assert servicer.totals() == {WEB: Totals(10, 2)}
     assert await call.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("timeout", [0.1])
+async def test_a_stream_that_says_nothing_is_ended_when_others_come(servicer, channel):
+    silent = lrs_pb2_grpc.LoadReportingServiceStub(channel).StreamLoadStats()
+    talking, _ = await opened(channel)
+    await until(lambda: servicer.streams == 2)
+    await asyncio.sleep(0.1)  # the timeout itself
+    other, _ = await opened(channel)
+    assert await silent.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await talking.write(report(10))
+    await until(servicer.totals)
+    for call in (talking, other):
+        call.cancel()
 
 
 async def test_the_first_request_may_be_a_report(servicer, channel):

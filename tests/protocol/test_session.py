@@ -773,12 +773,42 @@ class TestLimits:
         with pytest.raises(ExhaustedError, match=f"would subscribe to {2 * WILDCARD_NAMES + 1} names"):
             session.request(discovery_pb2.DiscoveryRequest(type_url=LDS.value, resource_names=["*"]))
 
-    @pytest.mark.parametrize("field", ["NAMESPACE", "NODE_NAME"])
-    def test_a_trait_that_is_too_long(self, cache, field):
+    @pytest.mark.parametrize(
+        ("field", "text", "problem"),
+        [
+            ("NODE_NAME", "x" * 300, "longer than 253"),
+            *(
+                ("NAMESPACE", bad, "no namespace can be called")
+                for bad in ("x" * 64, "$(POD_NAMESPACE)", "Shop", "shop.", "a b", "shop\n")
+            ),
+        ],
+    )
+    def test_a_trait_that_can_not_be(self, cache, field, text, problem):
         request = discovery_pb2.DiscoveryRequest(type_url=CDS.value)
-        request.node.metadata.update({field: "x" * 300})
-        with pytest.raises(InvalidRequestError, match="longer than 253"):
+        request.node.metadata.update({field: text})
+        with pytest.raises(InvalidRequestError, match=problem):
             Session(cache, Usage(Limits()).open("10.0.0.1"), flush=lambda: None).request(request)
+
+    def test_too_many_servers(self, client):
+        names = [f"grpc/server?xds.resource.listening_address=0.0.0.0:{port}" for port in range(1, 34)]
+        client.send(LDS, names[:32])
+        with pytest.raises(InvalidRequestError, match="33 Listeners of servers; at most 32"):
+            client.send(LDS, names, nonce="")
+
+    def test_names_that_change_all_the_time(self, cache):
+        usage = Usage(Limits(changed_names=11, changed_names_per_second=1), clock=lambda: now)
+        now = 0.0
+        session = Session(cache, usage.open("10.0.0.1"), flush=lambda: None)
+
+        def ask(*names):
+            session.request(discovery_pb2.DiscoveryRequest(type_url=EDS.value, resource_names=names))
+
+        ask(*map(str, range(5)))
+        ask("a")
+        with pytest.raises(ExhaustedError, match="changes its names too often"):
+            ask("b")
+        now = 2.0
+        ask("b")
 
     def test_a_long_node_id_is_shown_in_part(self, cache):
         client = Client(cache, node_id="x" * 1_000)

@@ -39,6 +39,7 @@ class AdsClient:
         self.held: dict[type[Any], Held] = {}
         self._names: dict[type[Any], list[str]] = {}
         self._namespace = namespace
+        self.node_id = "raw"
         self.metadata: dict[str, str] = {}
         """More that the node says of itself."""
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -123,7 +124,7 @@ class AdsClient:
 
     def _send(self, kind: type[Any], **fields: Any) -> None:
         request = DiscoveryRequest(type_url=_type_url(kind), resource_names=self._names[kind], **fields)
-        request.node.id = "raw"
+        request.node.id = self.node_id
         if self._namespace:
             request.node.metadata["NAMESPACE"] = self._namespace
         request.node.metadata.update(self.metadata)

@@ -5,7 +5,15 @@ import pytest
 from xds_server.ads.limits import Limits, Usage
 from xds_server.errors import ExhaustedError
 
-LIMITS = Limits(streams=5, streams_of_peer=3, names=100, names_of_peer=60, reserved_names=20, few_names=10)
+LIMITS = Limits(
+    streams=5,
+    streams_of_peer=3,
+    reserved_streams=0,
+    names=100,
+    names_of_peer=60,
+    reserved_names=20,
+    few_names=10,
+)
 
 
 def test_streams_of_one_address_and_of_all():
@@ -21,6 +29,19 @@ def test_streams_of_one_address_and_of_all():
     for allowance in first + second:
         allowance.close()
     assert [usage.open(peer) for peer in "aaabb"]
+
+
+def test_addresses_with_few_streams_may_use_the_reserve_and_others_may_not():
+    usage = Usage(Limits(streams=10, streams_of_peer=8, reserved_streams=2, few_streams=1))
+    held = [usage.open("a") for _ in range(6)]
+    held += [usage.open("b") for _ in range(2)]
+    with pytest.raises(ExhaustedError, match=r"8 streams are open, .* for addresses with 1 or more"):
+        usage.open("b")
+    held += [usage.open("c"), usage.open("d")]
+    with pytest.raises(ExhaustedError, match="10 streams are open"):
+        usage.open("e")
+    for allowance in held:
+        allowance.close()
 
 
 def test_names_of_one_address_count_over_all_of_its_streams():

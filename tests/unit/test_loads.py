@@ -7,8 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xds_server.errors import ExhaustedError, ForbiddenError, InvalidRequestError
-from xds_server.lrs.loads import FRESH_INTERVALS, Counts, Edge, Loads, Rate, Totals
-from xds_server.lrs.session import BURST, MAX_CLUSTERS, MAX_COUNT, MAX_LOCALITIES, Session
+from xds_server.lrs.loads import FEW_EDGES, FRESH_INTERVALS, MAX_EDGES, Counts, Edge, Loads, Rate, Totals
+from xds_server.lrs.session import (
+    BURST,
+    MAX_CLUSTERS,
+    MAX_COUNTED_SECONDS,
+    MAX_LOCALITIES,
+    MAX_RATE,
+    MAX_ZONES,
+    Session,
+)
 from xds_server.model.identity import Identity
 from xds_server.model.service import PortName, ServiceName
 from xds_server.model.workload import Workload, of_client
@@ -127,8 +135,29 @@ def test_numbers_are_cut_to_what_can_be(session: Session) -> None:
     for seconds in (-5, 0, 2**40):
         request.cluster_stats[0].load_report_interval.seconds = seconds
         for counts in session.counts(request):
-            assert max(counts.succeeded, counts.failed, counts.dropped, counts.in_progress) <= MAX_COUNT
+            largest = max(counts.succeeded, counts.failed, counts.dropped, counts.in_progress)
+            assert largest <= MAX_RATE * MAX_COUNTED_SECONDS
             assert 0.1 <= counts.seconds <= 3_600
+
+
+def test_zones_that_do_not_exist_take_little(session: Session) -> None:
+    found = list(session.counts(report(web={f"zone-{n}": (1, 0, 0) for n in range(100)})))
+    assert sum(counts.succeeded for counts in found) == 100
+    assert len({counts.zone for counts in found}) == MAX_ZONES + 1
+
+
+def test_what_all_streams_report_is_bounded() -> None:
+    loads = Loads(INTERVAL)
+    counts = [Counts(WEB, str(zone), 1, 0, 0, 0, 1.0) for zone in range(1_000)]
+    for stream in range(MAX_EDGES // 1_000):
+        loads.report(stream, Workload("shop", f"w{stream}"), counts, now=0.0)
+    assert len(loads.rates(0.0)) == MAX_EDGES
+    loads.report(-1, CALLER, counts, now=0.0)
+    assert len(loads.rates(0.0)) == MAX_EDGES + FEW_EDGES
+    loads.forget(0)
+    loads.forget(1)
+    loads.report(-1, CALLER, counts, now=0.0)
+    assert len(loads.rates(0.0)) == MAX_EDGES - 1_000
 
 
 def test_long_reports_are_cut(session: Session) -> None:

@@ -19,6 +19,7 @@ from xds_server.model.tables import (
     ANY_NAMESPACE,
     ENDPOINTS,
     POLICIES,
+    READ,
     SECURED,
     SERVERS,
     SERVICES,
@@ -39,7 +40,7 @@ CART = Authorization((Permission(("spiffe://cluster.local/ns/shop/sa/cart",), ("
 ADMINS = Authorization((Permission(("spiffe://cluster.local/ns/admin/*",), ("/shop.Web/*",)),))
 
 
-def look(client=POD, *, policies=None, servers=None, secured=()):
+def look(client=POD, *, policies=None, servers=None, secured=(), read=()):
     tables: dict[Any, dict[Any, Any]] = {table: {} for table in TABLES}
     for port in (WEB, ALSO_WEB):
         tables[SERVICES][port.service] = Service(port.service, (Port("", 80, is_grpc=True),))
@@ -51,6 +52,7 @@ def look(client=POD, *, policies=None, servers=None, secured=()):
     }
     tables[SERVERS] = dict(known if servers is None else servers)
     tables[SECURED] = dict.fromkeys(secured, True)
+    tables[READ] = dict.fromkeys([*read, ANY_NAMESPACE] if read else (), True)
     return Lookup(tables, client)
 
 
@@ -251,6 +253,30 @@ def test_a_pod_is_not_taken_for_the_one_that_had_its_address():
     assert listener(look(POD, secured=["shop", ANY_NAMESPACE])) is not None
 
 
+def test_a_server_whose_namespace_is_not_read_waits():
+    lookup = look(servers={}, read=["bank"])
+    assert listener(lookup) is None
+    assert "its namespace is none of NAMESPACES" in lookup.remark
+    assert listener(look(servers={}, read=["shop"])) is not None
+    nameless = POD._replace(pod="")
+    assert listener(look(nameless, servers={}, read=["shop"])) is None
+
+
+def test_a_pod_of_a_wrong_name_at_a_secured_address_waits():
+    wrong = POD._replace(namespace="shopp")
+    lookup = look(wrong, policies={WEB: Policy(tls=MUTUAL)}, secured=["shop", ANY_NAMESPACE])
+    assert listener(lookup) is None
+    assert "NAMESPACE in node.metadata of its bootstrap may be wrong" in lookup.remark
+
+
+def test_an_address_that_several_namespaces_claim_leads_to_nobody():
+    """Whoever may write EndpointSlices can name any address."""
+    evil = PortName(ServiceName("evil", "x"), 80)
+    servers = {SocketAddress("10.0.0.1", 8080): (evil, WEB)}
+    nameless = POD._replace(pod="")
+    assert listener(look(nameless, servers=servers, secured=["shop", "evil", ANY_NAMESPACE])) is None
+
+
 def test_several_certificate_providers_are_told():
     both = {PodPort("shop", "web-1", 8080): (WEB, ALSO_WEB)}
     lookup = look(policies={WEB: Policy(tls=SIMPLE), ALSO_WEB: Policy(tls=MUTUAL)}, servers=both)
@@ -267,7 +293,7 @@ def test_a_server_is_known_by_its_address_too():
 @pytest.mark.parametrize(
     "client",
     [
-        pytest.param(Client("bank", pod="web-1", address="10.9.9.9"), id="a pod of that name elsewhere"),
+        pytest.param(Client("bank", pod="web-1", address="10.9.9.8"), id="a pod of that name elsewhere"),
         pytest.param(Client("shop", pod="web-2", address="10.9.9.9"), id="another pod"),
         pytest.param(
             Client(

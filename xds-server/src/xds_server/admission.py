@@ -20,24 +20,26 @@ class Admission:
         self._trust_domain = trust_domain
         self._allowed = allowed
 
-    def identify(self, spiffe_ids: Sequence[str] | None) -> Identity | None:
+    def identify(self, uris: Sequence[str] | None) -> Identity | None:
         """Who a client is; None if it connected without a certificate.
 
         Args:
-            spiffe_ids: Of its certificate, which was verified; None if it had none.
+            uris: Of its certificate, which was verified; None if it had none.
 
         Raises:
             ForbiddenError: It may not connect.
         """
-        if spiffe_ids is None:
+        if uris is None:
             return None
         expected = f"spiffe://{self._trust_domain}/ns/NAMESPACE/sa/ACCOUNT"
-        if len(spiffe_ids) != 1:
-            found = ", ".join(spiffe_ids) or "none"
-            raise ForbiddenError(f"the certificate must have one SPIFFE id, {expected}; it has {found}")
-        found_identity = identity.parse(spiffe_ids[0])
+        if len(uris) != 1:
+            found = ", ".join(uris) or "none"
+            raise ForbiddenError(
+                f"the certificate must have one URI, the SPIFFE id {expected}; it has {found}"
+            )
+        found_identity = identity.parse(uris[0])
         if found_identity is None or found_identity.trust_domain != self._trust_domain:
-            raise ForbiddenError(f"the certificate's SPIFFE id must be {expected}; it is {spiffe_ids[0]}")
-        if self._allowed and not any(fnmatchcase(spiffe_ids[0], pattern) for pattern in self._allowed):
-            raise ForbiddenError(f"{spiffe_ids[0]} is none of ALLOWED_CLIENTS")
+            raise ForbiddenError(f"the certificate's SPIFFE id must be {expected}; it is {uris[0]!r}")
+        if self._allowed and not any(fnmatchcase(uris[0], pattern) for pattern in self._allowed):
+            raise ForbiddenError(f"{uris[0]} is none of ALLOWED_CLIENTS")
         return found_identity

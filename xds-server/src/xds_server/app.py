@@ -1,6 +1,7 @@
 """Composes the parts, starts them, and stops them in order."""
 
 import asyncio
+import resource
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,7 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         ConfigurationError: There is nothing to discover from.
         AddressError: One of the addresses can't be listened on.
     """
+    raise_file_limit()
     limits = Limits()
     # A client that reports has a stream of each kind.
     calls = limits.streams * (2 if settings.load_reports else 1)
@@ -165,6 +167,12 @@ async def serve(settings: Settings, shutdown: Shutdown) -> None:
         transport.close()
 
 
+def raise_file_limit() -> None:
+    """Lets the process open as many files as it may: each connection is one, and the soft limit is for programs of old."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def stop(*servers: grpc.Server) -> None:
     """Stops servers whose streams were ended."""
     stopped = [server.stop(STOP_GRACE) for server in servers]
@@ -191,6 +199,7 @@ async def keep_health(
 
 async def serve_pages(shown: Shown, address: str) -> web.AppRunner:
     """Starts to serve the admin pages."""
+    bad_requests.limit_asyncio()
     admin = web.AppRunner(pages.application(shown), access_log=None, logger=bad_requests.logger())
     await admin.setup()
     await web.SockSite(admin, listening.open_socket(address)).start()
@@ -282,6 +291,8 @@ def server_options(max_connection_age: float, max_streams: int) -> Sequence[tupl
         ("grpc.max_connection_age_ms", round(max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", round(AGE_GRACE * 1000)),
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+        # One without a stream is of no use: a client opens it again.
+        ("grpc.max_connection_idle_ms", 120_000),
         # A connection that does not complete its TLS handshake is closed.
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.max_concurrent_streams", MAX_STREAMS_OF_CONNECTION),

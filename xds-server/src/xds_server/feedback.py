@@ -27,8 +27,13 @@ REJECTED = "RejectedByClient"
 MAX_SERVICES = 3
 """Services that get an Event for one response that a client rejected."""
 
+MAX_NAMES = 20
+"""Names in the message of a client that are looked at."""
+
 MAX_CAUSES = 3
 """Routes, and policies, that get one besides."""
+
+MAX_AGENT_LENGTH = 60
 
 _CAUSES = {
     ResourceType.ROUTE: (GRPC_ROUTE, GRPC_BACKEND_POLICY),
@@ -80,7 +85,11 @@ class Feedback:
 
     def rejected(self, rejected: Rejected) -> None:
         """Makes Events on the Services whose resources a client rejected, and on what may have made it do so."""
-        agent, message = _printable(rejected.user_agent) or "unknown", _printable(rejected.message)
+        # It is any text, and is shown in other namespaces.
+        agent = (
+            re.sub(r"[^\w ./+-]", " ", rejected.user_agent, flags=re.ASCII)[:MAX_AGENT_LENGTH] or "unknown"
+        )
+        message = _printable(rejected.message)
         for service in self._services(rejected):
             for kind, key in ((SERVICE, (service.namespace, service.name)), *self._causes(rejected, service)):
                 # What a client of another namespace says may quote what only its namespace may see.
@@ -111,11 +120,11 @@ class Feedback:
     def _services(self, rejected: Rejected) -> Sequence[ServiceName]:
         """The services that a rejection is about, at most a few."""
         # A client rejects a whole response; its message tells which resources are at fault.
-        at_fault = [name for name in rejected.names if _mentions(rejected.message, name)]
+        at_fault = (name for name in rejected.names if _mentions(rejected.message, name))
         if len(rejected.names) == 1:
-            at_fault = list(rejected.names)
+            at_fault = (name for name in rejected.names)
         found: dict[ServiceName, None] = {}
-        for name in at_fault:
+        for name in islice(at_fault, MAX_NAMES):
             for port in self._ports(name, rejected):
                 found[port.service] = None
             if len(found) >= MAX_SERVICES:
@@ -147,4 +156,10 @@ def _printable(text: str) -> str:
 
 def _mentions(text: str, name: str) -> bool:
     """Whether a text has a name as a whole, not as a part of a longer one."""
-    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", text) is not None
+    begin = text.find(name)
+    while begin >= 0:
+        before, after = text[begin - 1 : begin], text[begin + len(name) :][:1]
+        if not (before.isalnum() or before in {"_", ".", "-"} or after.isalnum() or after in {"_", "-"}):
+            return True
+        begin = text.find(name, begin + 1)
+    return False

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-OPEN = frozenset({"/livez", "/readyz", "/metrics"})
-"""For probes and Prometheus, which are no browsers."""
+OPEN = frozenset({"/livez", "/readyz"})
+"""For probes, which are no browsers, and say nothing else."""
 HEADERS = {
     # Everything comes from this server, and nothing is inline. frame-ancestors: no page of another may embed this one.
     "Content-Security-Policy": (

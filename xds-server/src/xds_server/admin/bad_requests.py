@@ -29,6 +29,20 @@ class _BadRequests(logging.Filter):
         return True
 
 
+class _Limited(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._limiter = LogLimiter(BURST, PER_SECOND)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno < logging.WARNING or self._limiter.allow("") is not None
+
+
+def limit_asyncio() -> None:
+    """Limits asyncio's own lines: it writes one whenever a connection can't be accepted, thousands a second."""
+    logging.getLogger("asyncio").filters = [_Limited()]
+
+
 def logger() -> logging.Logger:
     """The logger for aiohttp's server, which writes a traceback for each bad request otherwise."""
     found = logging.getLogger("aiohttp.server.admin")

@@ -1,5 +1,6 @@
 """What a client says of itself in the first request of a stream. Pure."""
 
+import re
 from typing import Any, NamedTuple
 
 from xds_server.errors import ForbiddenError, InvalidRequestError
@@ -11,10 +12,13 @@ MAX_NODE_BYTES = 65_536
 MAX_KEPT_BYTES = 16_384
 """Of the node without the list of extensions, which is kept for as long as its stream."""
 MAX_TRAIT_LENGTH = 253
-"""Of a namespace, zone or node name. Kubernetes allows no longer ones."""
+"""Of the name of a zone, node or pod. Kubernetes allows no longer ones."""
 MAX_SHOWN_LENGTH = 320
 """Of the id and the user agent, which are only shown; a pod and its namespace have at most that."""
 DEFAULT_NAMESPACE = "default"
+
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names"""
 
 
 class Node(NamedTuple):
@@ -62,6 +66,11 @@ def read(node: Any, identity: Identity | None = None, address: str = "") -> Node
             f"the node claims the namespace {claimed[:MAX_TRAIT_LENGTH]}, but the certificate is that of {identity}: "
             "set node.metadata.NAMESPACE in the bootstrap to the namespace of the pod"
         )
+    if claimed and not _NAMESPACE.fullmatch(claimed):
+        raise InvalidRequestError(
+            f"node.metadata.NAMESPACE is {claimed[:MAX_TRAIT_LENGTH]!r}, which no namespace can be called: "
+            "set it in the bootstrap to the namespace of the pod"
+        )
     client = Client(
         namespace=identity.namespace if identity else claimed or DEFAULT_NAMESPACE,
         zone=node.locality.zone,
@@ -71,7 +80,7 @@ def read(node: Any, identity: Identity | None = None, address: str = "") -> Node
         pod=_text(metadata, "POD_NAME") if claimed or identity else "",
         address=address,
     )
-    for trait in ("namespace", "zone", "node", "pod"):
+    for trait in ("zone", "node", "pod"):
         if len(getattr(client, trait)) > MAX_TRAIT_LENGTH:
             raise InvalidRequestError(f"the node's {trait} is longer than {MAX_TRAIT_LENGTH} characters")
     return Node(

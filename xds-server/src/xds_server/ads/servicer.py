@@ -106,7 +106,7 @@ class AdsServicer:
                 call.end(grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
                 return
             try:
-                identity = self._admission.identify(call.spiffe_ids) if self._admission else None
+                identity = self._admission.identify(call.uris) if self._admission else None
                 allowance = self._usage.open(str(identity or address(call.peer)))
             except RequestError as error:
                 exhausted = isinstance(error, ExhaustedError)

@@ -5,7 +5,7 @@ when it is taken: the newest content wins. https://www.envoyproxy.io/docs/envoy/
 """
 
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from xds_server.ads import node as nodes
@@ -18,8 +18,11 @@ from xds_server.errors import InvalidRequestError
 from xds_server.model.client import Client
 from xds_server.model.identity import Identity
 from xds_server.resources.introduction import introduce
+from xds_server.resources.names import SERVER_PREFIX
 from xds_server.resources.types import Key, Resource, ResourceType
 
+MAX_SERVERS = 32
+"""Listeners of servers: one for each address that the servers of a pod listen on."""
 WILDCARD_NAMES = 1_000
 """As how many names a wildcard counts. What it covers exists and is shared, so it costs a tenth of as many names."""
 
@@ -296,6 +299,10 @@ class Session:
     def _subscribe(self, subscription: Subscription, update: Update) -> tuple[str, ...]:
         """Subscribes to what a request asks for; returns the names that it asks for and that do not exist."""
         type_ = subscription.type
+        wildcards = update.wildcard_began + update.wildcard_ended
+        self._allowance.change(len(update.added) + len(update.removed) + wildcards * WILDCARD_NAMES)
+        if type_ is ResourceType.LISTENER and update.added:
+            _check_servers(update.names)
         self._allowance.hold(self._names_held(subscription, update))
         for name in update.removed:
             self._cache.unsubscribe(self, Key(type_, name))
@@ -383,3 +390,10 @@ class Session:
 
 def _nobody() -> None:
     """Is called instead when nobody is interested any more."""
+
+
+def _check_servers(names: Collection[str]) -> None:
+    """Each Listener of a server is made for one client alone, so there may be few."""
+    number = sum(name.startswith(SERVER_PREFIX) for name in names)
+    if number > MAX_SERVERS:
+        raise InvalidRequestError(f"{number} Listeners of servers; at most {MAX_SERVERS} are allowed")

@@ -16,9 +16,10 @@ import structlog
 from xds_server import metrics
 from xds_server.errors import MalformedObjectError
 from xds_server.files import parsing
-from xds_server.objects import documents, meta
+from xds_server.objects import documents, meta, policy
 from xds_server.objects.documents import Identity
 from xds_server.objects.fields import unknown_fields
+from xds_server.objects.kinds import GRPC_BACKEND_POLICY
 
 log = structlog.get_logger()
 
@@ -112,6 +113,9 @@ def _items(
         except MalformedObjectError as error:
             metrics.malformed.labels("object").inc()
             before = kept.get(identity)
+            if before is None and identity.kind is GRPC_BACKEND_POLICY:
+                # What a security policy is to protect would be open to all without it.
+                before = policy.salvage(document, str(error))
             log.warning(
                 "object is malformed; keeping its last valid version",
                 file=path.name,

@@ -52,7 +52,8 @@ class EventLimits:
         of_object: The same bounds for one object.
         of_object_per_second: Likewise.
         known: Events that are remembered, at most.
-        waiting: Events that wait until there may be a new one, at most; more are dropped.
+        waiting: Events of one reason that wait until there may be a new one, at most; more are dropped.
+        waiting_of_object: Likewise, of one object.
         gap: Seconds between two writes.
         longest_pause: Seconds for which the API may ask not to be called, at most.
         repeat: Seconds between two writes of one Event.
@@ -65,6 +66,7 @@ class EventLimits:
     of_object_per_second: float = 1 / 60
     known: int = 500
     waiting: int = 500
+    waiting_of_object: int = 20
     gap: float = 0.05
     longest_pause: float = 60.0
     repeat: float = 60.0
@@ -134,12 +136,19 @@ class EventWriter:
             if known is not None:
                 known.count += 1
                 known.last, known.seen = now, time.monotonic()
-            elif len(self._waiting) < self._limits.waiting:
+            elif self._may_wait(place):
                 self._waiting[place] = _Known(first=now, last=now)
             else:
                 metrics.kubernetes_events.labels("dropped").inc()
                 return
             self._changed.notify()
+
+    def _may_wait(self, place: _Place) -> bool:
+        """Whether there is room for one more. Neither one object nor one reason, which clients may cause, takes all."""
+        limits = self._limits
+        of_reason = [each for each in self._waiting if each.reason == place.reason]
+        of_object = sum(each.regarding == place.regarding for each in of_reason)
+        return len(of_reason) < limits.waiting and of_object < limits.waiting_of_object
 
     def stop(self) -> None:
         """Ends ``run`` at its next turn."""

@@ -4,11 +4,15 @@ Nothing here is locked: whoever calls it holds a lock.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from xds_server.model.service import PortName
 from xds_server.model.workload import Workload
 
+MAX_EDGES = 100_000
+"""Of all streams together: some 50 MiB. Beyond that, only the first few of a report are kept as rates."""
+FEW_EDGES = 10
 FRESH_INTERVALS = 3
 """A client that has reported nothing for so many intervals sends no requests."""
 
@@ -94,6 +98,7 @@ class Loads:
         self._interval = interval
         self._totals: dict[PortName, Totals] = {}
         self._last: dict[int, tuple[float, Mapping[Edge, Rate]]] = {}
+        self._edges = 0
 
     def report(self, stream: int, caller: Workload, counts: Iterable[Counts], now: float) -> None:
         """Adds one report. The one before of the same stream no longer counts as its rate.
@@ -118,11 +123,16 @@ class Loads:
                 each.in_progress,
             )
             rates[edge] = rates.get(edge, Rate()) + rate
+        self.forget(stream)
+        if self._edges + len(rates) > MAX_EDGES:
+            rates = dict(islice(rates.items(), FEW_EDGES))
+        self._edges += len(rates)
         self._last[stream] = (now, rates)
 
     def forget(self, stream: int) -> None:
         """A stream has ended: it has no rate any more."""
-        self._last.pop(stream, None)
+        _, rates = self._last.pop(stream, (0.0, {}))
+        self._edges -= len(rates)
 
     def rates(self, now: float) -> Mapping[Edge, Rate]:
         """Who calls whom at present, without what is quiet."""

@@ -41,9 +41,10 @@ class LoadServicer:
         exists: Whether a port of a service exists; called in any thread.
         limits: How many streams there may be, beside the streams of discovery.
         admission: Who may connect; None: everybody.
+        first_request_timeout: Seconds after which a stream without a request is ended, when the next one is opened.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one thing
         self,
         transport: Transport,
         interval: float,
@@ -51,8 +52,10 @@ class LoadServicer:
         *,
         limits: Limits | None = None,
         admission: Admission | None = None,
+        first_request_timeout: float = 30.0,
     ) -> None:
         self._transport = transport
+        self._first_request_timeout = first_request_timeout
         self._interval = interval
         self._exists = exists
         self._usage = Usage(limits or Limits())
@@ -62,6 +65,7 @@ class LoadServicer:
         self._loads = Loads(interval)
         self._numbers = itertools.count(1)
         self._streams: dict[int, _Stream] = {}
+        self._silent: dict[int, tuple[float, _Stream]] = {}
         self._waiting: list[_Report] = []
         self._waiting_bytes = 0
         self._closing = False
@@ -71,6 +75,11 @@ class LoadServicer:
         return grpc.method_handlers_generic_handler(
             SERVICE, {"StreamLoadStats": self._transport.method(self._open)}
         )
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
 
     def rates(self) -> Mapping[Edge, Rate]:
         """Who calls whom at present."""
@@ -99,7 +108,7 @@ class LoadServicer:
                 call.end(grpc.StatusCode.UNAVAILABLE, "xds-server is shutting down")
                 return
             try:
-                identity = self._admission.identify(call.spiffe_ids) if self._admission else None
+                identity = self._admission.identify(call.uris) if self._admission else None
                 allowance = self._usage.open(str(identity or address(call.peer)))
             except RequestError as error:
                 log.warning("stream of load reports refused", reason=str(error))
@@ -108,9 +117,22 @@ class LoadServicer:
             number = next(self._numbers)
             session = Session(self._interval, self._exists, identity)
             stream = _Stream(number, call, session, allowance, self, log)
+            self._end_silent(time.monotonic())
+            self._silent[number] = time.monotonic(), stream
             self._streams[number] = stream
             metrics.load_streams.set(len(self._streams))
         call.serve(stream)
+
+    def _end_silent(self, now: float) -> None:
+        """Ends streams on which nothing was said for long, the oldest of which come first."""
+        while self._silent:
+            number, (opened, stream) = next(iter(self._silent.items()))
+            is_silent = stream.session.caller is None
+            if is_silent and now - opened < self._first_request_timeout:
+                return
+            del self._silent[number]
+            if is_silent:
+                stream.call.end(grpc.StatusCode.DEADLINE_EXCEEDED, "no request came")
 
     def add(self, stream: "_Stream", message: bytes) -> None:
         """Takes one report of a stream, which is read soon."""
@@ -126,6 +148,7 @@ class LoadServicer:
         with self._lock:
             self._read_waiting()
             self._streams.pop(stream.number, None)
+            self._silent.pop(stream.number, None)
             self._loads.forget(stream.number)
             stream.allowance.close()
             metrics.load_streams.set(len(self._streams))

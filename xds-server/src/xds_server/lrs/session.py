@@ -1,7 +1,7 @@
 """One stream of load reports, without I/O: requests in, one response out, and what the reports say.
 
-A report is believed as far as it concerns services that exist, and its numbers are cut to what can be: a client that lies
-spoils its own figures alone.
+A report is believed as far as it concerns services that exist, and its numbers are cut to what can be: the sums of a
+service are what its clients say.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,9 +23,13 @@ MAX_CLUSTERS = 1_000
 """In one report; more are not read."""
 MAX_LOCALITIES = 2_000
 """Of all clusters of one report together; more are not read."""
-MAX_COUNT = 10**9
-"""Requests in one report about one locality; more are cut to this."""
-MAX_ZONE_LENGTH = 253
+MAX_RATE = 10**6
+"""Requests a second in one report about one locality; more are cut to this."""
+MAX_COUNTED_SECONDS = 60.0
+MAX_ZONES = 16
+"""Of one service in one report; requests to others count as to no zone."""
+MAX_ZONE_LENGTH = 63
+"""Of a value of a label, as zones are."""
 MIN_SECONDS, MAX_SECONDS = 0.1, 3_600.0
 """What a report may say it covers; other numbers are cut to these."""
 REPORTS_IN_INTERVAL = 4
@@ -106,18 +110,23 @@ class Session:
             seconds = self._seconds(cluster)
             localities = cluster.upstream_locality_stats[:left]
             left -= len(localities)
+            most = int(MAX_RATE * max(1.0, min(seconds, MAX_COUNTED_SECONDS)))
+            zones: dict[str, None] = {}
             for locality in localities:
+                zone = locality.locality.zone[:MAX_ZONE_LENGTH]
+                if len(zones) < MAX_ZONES:
+                    zones[zone] = None
                 yield Counts(
                     service,
-                    locality.locality.zone[:MAX_ZONE_LENGTH],
-                    min(locality.total_successful_requests, MAX_COUNT),
-                    min(locality.total_error_requests, MAX_COUNT),
+                    zone if zone in zones else "",
+                    min(locality.total_successful_requests, most),
+                    min(locality.total_error_requests, most),
                     0,
-                    min(locality.total_requests_in_progress, MAX_COUNT),
+                    min(locality.total_requests_in_progress, most),
                     seconds,
                 )
             if cluster.total_dropped_requests:
-                yield Counts(service, "", 0, 0, min(cluster.total_dropped_requests, MAX_COUNT), 0, seconds)
+                yield Counts(service, "", 0, 0, min(cluster.total_dropped_requests, most), 0, seconds)
 
     def _seconds(self, cluster: Any) -> float:
         """How long a report covers; the interval if it does not say so."""

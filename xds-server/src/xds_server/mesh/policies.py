@@ -27,7 +27,7 @@ from xds_server.objects import meta
 from xds_server.objects.gateway import GRPCRoute
 from xds_server.objects.kinds import GRPC_BACKEND_POLICY
 from xds_server.objects.meta import Key
-from xds_server.objects.policy import GRPCBackendPolicy, TargetRef
+from xds_server.objects.policy import GRPCBackendPolicy, MalformedPolicy, TargetRef
 
 log = structlog.get_logger()
 
@@ -406,6 +406,8 @@ class PolicyAssembler:
 
 def _read(source: GRPCBackendPolicy, before: _Reading | None) -> _Reading:
     """Reads an object. Only its status may have changed since it was last read."""
+    if isinstance(source, MalformedPolicy):
+        return _closed(source, source.reason)
     if before is not None and before.source.spec == source.spec:
         again = replace(before, source=source)
         if again.claim == before.claim:
@@ -418,7 +420,8 @@ def _read(source: GRPCBackendPolicy, before: _Reading | None) -> _Reading:
 
 def _closed(source: GRPCBackendPolicy, refusal: str) -> _Reading:
     """What is made of a policy that can't be used: without it, a Service that it secures would be open to all."""
-    is_secure = source.spec.tls is not None or source.spec.authorization is not None
+    is_malformed = isinstance(source, MalformedPolicy)
+    is_secure = is_malformed or source.spec.tls is not None or source.spec.authorization is not None
     closes = is_secure and any(map(_is_service, source.spec.target_refs or ()))
     return _Reading(source, CLOSED if closes else None, refusal)
 

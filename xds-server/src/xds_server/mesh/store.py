@@ -15,7 +15,7 @@ from xds_server.mesh.routes import RouteAssembler
 from xds_server.mesh.service_assembler import ServiceAssembler
 from xds_server.mesh.statuses import Status
 from xds_server.model.service import ServiceName
-from xds_server.model.tables import SECURED, SERVICES, Changes, Entry
+from xds_server.model.tables import ANY_NAMESPACE, READ, SECURED, SERVICES, Changes, Entry
 from xds_server.model.traffic import CallPolicy
 from xds_server.objects import core, discovery, meta
 from xds_server.objects.gateway import GRPCRoute
@@ -65,6 +65,7 @@ class Store:
         )
         self._problem_log = ProblemLog()
         self._published = False
+        self._read = {collection.namespace for collection in self._unlisted if collection.namespace}
 
     @property
     def problems(self) -> list[Problem]:
@@ -170,6 +171,8 @@ class Store:
         for key in self._routes.restated:
             self._policies.touch_route(key)
         self._policies.judge()
+        if not self._published and self._read:
+            changes |= {Entry(READ, namespace): True for namespace in (*self._read, ANY_NAMESPACE)}
         if changes or not self._published:
             self._published = True
             self._publish(changes)

@@ -47,6 +47,9 @@ SECURED: Table[str, bool] = Table("secured namespaces")
 """True for each namespace with a security policy, and for ``ANY_NAMESPACE`` if there is one. A server there waits until
 it is known."""
 
+READ: Table[str, bool] = Table("read namespaces")
+"""Empty if all namespaces are read. Else true for each one that is, and for ``ANY_NAMESPACE``."""
+
 ANY_NAMESPACE = ""
 
 TABLES: tuple[Table[Any, Any], ...] = (
@@ -58,6 +61,7 @@ TABLES: tuple[Table[Any, Any], ...] = (
     NODE_ZONES,
     SERVERS,
     SECURED,
+    READ,
 )
 
 

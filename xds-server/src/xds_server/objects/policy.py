@@ -3,6 +3,12 @@
 Durations are texts such as ``10s`` and ``1m30s``, as the definition checks them.
 """
 
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
 from xds_server.objects.meta import Struct, Tracked
 
 GROUP = "proxyless-grpc-lb.dev"
@@ -137,3 +143,37 @@ class GRPCBackendPolicy(Tracked, frozen=True, kw_only=True):
     """How clients treat a Service."""
 
     spec: PolicySpec
+
+
+class MalformedPolicy(GRPCBackendPolicy, frozen=True, kw_only=True):
+    """A security policy of which nothing can be read but what it targets.
+
+    Attributes:
+        reason: What is wrong.
+    """
+
+    reason: str
+
+
+class _Loose(Tracked, frozen=True, kw_only=True):
+    spec: dict[str, Any]
+
+
+def salvage(document: Mapping[str, Any], reason: str) -> MalformedPolicy | None:
+    """Reads the targets of a malformed security policy; None if it is none, or if not even that can be read."""
+    with suppress(msgspec.ValidationError, RecursionError):
+        loose = msgspec.convert(document, _Loose)
+        if {"tls", "authorization"} & loose.spec.keys():
+            found = loose.spec.get("targetRefs")
+            targets = (
+                [target for each in found if (target := _target(each))] if isinstance(found, list) else ()
+            )
+            spec = PolicySpec(target_refs=tuple(targets))
+            return MalformedPolicy(metadata=loose.metadata, status=loose.status, spec=spec, reason=reason)
+    return None
+
+
+def _target(found: Any) -> TargetRef | None:
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(found, TargetRef)
+    return None

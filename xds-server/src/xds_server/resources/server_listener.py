@@ -14,7 +14,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from xds_server.model.service import PodPort, PortName, SocketAddress
-from xds_server.model.tables import ANY_NAMESPACE, POLICIES, SECURED, SERVERS
+from xds_server.model.tables import ANY_NAMESPACE, POLICIES, READ, SECURED, SERVERS
 from xds_server.model.traffic import Policy, Tls, UnavailableReason
 from xds_server.resources.features import authorization, tls
 from xds_server.resources.lookup import Lookup
@@ -66,22 +66,37 @@ def _ports(address: SocketAddress, lookup: Lookup) -> Sequence[PortName]:
     """
     if pod := lookup.client_pod:
         return lookup.get(SERVERS, PodPort(lookup.client_namespace, pod, address.port)) or ()
+    found = _at_address(address, lookup)
+    if lookup.client_identity:
+        return [port for port in found if port.service.namespace == lookup.client_namespace]
+    # Whoever may write EndpointSlices can name any address: of several namespaces, nobody knows which is its own.
+    return found if len({port.service.namespace for port in found}) == 1 else ()
+
+
+def _at_address(address: SocketAddress, lookup: Lookup) -> Sequence[PortName]:
     ip = lookup.client_address
-    found = lookup.get(SERVERS, SocketAddress(ip, address.port)) if ip else None
-    proven = lookup.client_namespace if lookup.client_identity else None
-    return [port for port in found or () if proven in (None, port.service.namespace)]
+    return (lookup.get(SERVERS, SocketAddress(ip, address.port)) if ip else None) or ()
 
 
 def _why_it_waits(address: SocketAddress, lookup: Lookup) -> str:
     """Why a server that no Service is known to select may be one that a security policy concerns; empty if it is none."""
+    is_restricted = lookup.get(READ, ANY_NAMESPACE) is not None
+    server = _server(address, lookup)
     if lookup.client_pod or lookup.client_identity:
-        if lookup.get(SECURED, lookup.client_namespace) is None:
+        if is_restricted and lookup.get(READ, lookup.client_namespace) is None:
+            return f"the server {server} waits: its namespace is none of NAMESPACES"
+        if lookup.get(SECURED, lookup.client_namespace) is not None:
+            return f"no Service selects the server {server}; it waits, as there are security policies"
+        if lookup.client_identity or not _at_address(address, lookup):
             return ""
-        return f"no Service selects the server {_server(address, lookup)}; it waits, as there are security policies"
-    if lookup.get(SECURED, ANY_NAMESPACE) is None:
+        return (
+            f"the server {server} has the address of one that security policies may concern; it waits: POD_NAME or "
+            "NAMESPACE in node.metadata of its bootstrap may be wrong"
+        )
+    if not is_restricted and lookup.get(SECURED, ANY_NAMESPACE) is None:
         return ""
     return (
-        f"the server {_server(address, lookup)} names no pod in its bootstrap; it waits, as it may be one that a "
+        f"the server {server} names no pod in its bootstrap; it waits, as it may be one that a "
         "security policy concerns: set POD_NAME and NAMESPACE in node.metadata"
     )
 

@@ -13,12 +13,20 @@ from xds_server.rpc.call import Arguments, Handler
 log = structlog.get_logger()
 
 
-def _spiffe_ids(properties: Mapping[str, Any]) -> Sequence[str] | None:
-    """Reads grpc's description of a connection, in which each property is a list of bytes."""
-    if "x509_pem_cert" not in properties:
+def _uris(properties: Mapping[str, Any]) -> Sequence[str] | None:
+    """Reads the client's certificate from grpc's description of a connection. grpc's own list of URIs ends each at a NUL."""
+    found = properties.get("x509_pem_cert")
+    if not found:
         return None
-    found = (uri.decode(errors="replace") for uri in properties.get("peer_uri", ()))
-    return [uri for uri in found if uri.startswith("spiffe:")]
+    # A server without TLS does not pay for what reads certificates.
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        certificate = x509.load_pem_x509_certificate(found[0])
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return names.get_values_for_type(x509.UniformResourceIdentifier)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        return []
 
 
 class BaseCall(abc.ABC):
@@ -29,12 +37,12 @@ class BaseCall(abc.ABC):
 
     Attributes:
         peer: The client's address.
-        spiffe_ids: The SPIFFE ids in the client's certificate, which was verified; None if it has no certificate.
+        uris: Those in the client's certificate, which was verified; None if it has no certificate.
     """
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self.peer = context.peer()
-        self.spiffe_ids = _spiffe_ids(context.auth_context())
+        self.uris = _uris(context.auth_context())
         self._context = context
         self._handler: Handler | None = None
         self._end = threading.Lock()

@@ -35,8 +35,8 @@ class Call(Protocol):
         """The client's address, as grpc spells it, such as ``ipv4:10.0.0.1:4711``."""
 
     @property
-    def spiffe_ids(self) -> Sequence[str] | None:
-        """The SPIFFE ids in the client's certificate, which was verified; None if it has no certificate."""
+    def uris(self) -> Sequence[str] | None:
+        """Those in the client's certificate, which was verified; None if it has no certificate."""
 
     @property
     def is_ending(self) -> bool:
