@@ -9,13 +9,14 @@ import pytest
 from tests.interop import envoy
 from tests.interop.client import Client, call_until
 from tests.interop.conftest import Note, build
-from tests.interop.languages import LANGUAGES, RUST
+from tests.interop.languages import LANGUAGES, RUST, Language
 from tests.interop.mesh import SERVICE, TARGET
 from tests.interop.secured import (
     ALLOWED,
     OTHER,
     PYTHON,
     SERVER,
+    Secured,
     allow,
     greeter,
     greeters,
@@ -42,6 +43,14 @@ def stack() -> Iterator[ExitStack]:
 def can_do_without(language: str) -> dict[str, bool]:
     """What xds-server has to allow for a language."""
     return {"needs_certificates": language != "Java", "has_plaintext": language == "Node"}
+
+
+def serve(mesh: Secured, stack: ExitStack, language: Language, **variables: str) -> None:
+    """Starts the server ``one`` in a language. Its EndpointSlice has to be there already."""
+    if language is PYTHON:
+        greeter(mesh, stack, "one")
+    else:
+        program(mesh, stack, language, SERVER, "one", **variables).serve("one", mesh.servers["one"])
 
 
 @pytest.mark.parametrize("start", [*BY_NAME])
@@ -117,12 +126,8 @@ def test_a_policy_that_can_not_be_used(tmp_path: Path, stack: ExitStack, start: 
     mesh = secured(tmp_path, stack, **can_do_without(start))
     mesh.servers = {"one": running.free_port()}
     mesh.serve(hello_server={})
-    if start in ("Python", "Rust"):
-        greeter(mesh, stack, "one")
-    else:
-        # The filter of an authorization is not needed for that.
-        server = program(mesh, stack, language, SERVER, "one", GRPC_XDS_EXPERIMENTAL_RBAC="false")
-        server.serve("one", mesh.servers["one"])
+    # The filter of an authorization is not needed for that.
+    serve(mesh, stack, PYTHON if start == "Rust" else language, GRPC_XDS_EXPERIMENTAL_RBAC="false")
     client = program(mesh, stack, language, ALLOWED)
     client.open("a", TARGET)
     direct = program(mesh, stack, PYTHON, ALLOWED)
@@ -152,10 +157,7 @@ def test_servers_follow(tmp_path: Path, stack: ExitStack, start: str, note: Note
     mesh = secured(tmp_path, stack, **can_do_without(start))
     mesh.servers = {"one": running.free_port()}
     mesh.serve(hello_server={**tls(), **allow(methods=["/greeter.v1.Greeter/SayHello"])})
-    if start == "Python":
-        greeter(mesh, stack, "one")
-    else:
-        program(mesh, stack, language, SERVER, "one").serve("one", mesh.servers["one"])
+    serve(mesh, stack, language)
     # Java's and Node's needs of xds-server are those of their clients, and Python can do with any.
     client = program(mesh, stack, PYTHON, ALLOWED)
     client.open("a", TARGET)

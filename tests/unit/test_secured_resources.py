@@ -293,7 +293,7 @@ def test_a_server_is_known_by_its_address_too():
 @pytest.mark.parametrize(
     "client",
     [
-        pytest.param(Client("bank", pod="web-1", address="10.9.9.8"), id="a pod of that name elsewhere"),
+        pytest.param(Client("bank", pod="web-1", address="10.9.9.9"), id="a pod of that name elsewhere"),
         pytest.param(Client("shop", pod="web-2", address="10.9.9.9"), id="another pod"),
         pytest.param(
             Client(

@@ -120,9 +120,8 @@ class Feedback:
     def _services(self, rejected: Rejected) -> Sequence[ServiceName]:
         """The services that a rejection is about, at most a few."""
         # A client rejects a whole response; its message tells which resources are at fault.
-        at_fault = (name for name in rejected.names if _mentions(rejected.message, name))
-        if len(rejected.names) == 1:
-            at_fault = (name for name in rejected.names)
+        is_only = len(rejected.names) == 1
+        at_fault = (name for name in rejected.names if is_only or _mentions(rejected.message, name))
         found: dict[ServiceName, None] = {}
         for name in islice(at_fault, MAX_NAMES):
             for port in self._ports(name, rejected):

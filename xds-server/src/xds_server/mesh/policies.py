@@ -80,7 +80,7 @@ class _Reading:
 
     @property
     def is_secure(self) -> bool:
-        """Whether it is about security."""
+        """Whether it is a security policy."""
         return self.policy is not None and self.policy.is_secure
 
 
@@ -213,19 +213,22 @@ class PolicyAssembler:
         return taken
 
     def _read(self, key: Key) -> None:
-        """Reads an object again. If that fails, it stays as it was, so that it harms no other policy."""
+        """Reads an object again. If that fails, it stays as it was, or is closed if it is to become a security policy."""
         source, before = self._sources.get(key), self._readings.get(key)
         self._touched_statuses.add(key)
         self._failures.pop(key, None)
-        try:
-            after = None if source is None else _read(source, before)
-        except Exception as error:
-            log.exception("policy can't be read; it stays as it was", policy="/".join(key))
-            after = _closed(source, f"it can't be read: {error!r}") if source is not None else None
-            if before is not None and (after is None or not after.is_secure or before.is_secure):
-                reason = f"it can't be read and stays as it was: {error!r}"
-                self._failures[key] = Problem(GRPC_BACKEND_POLICY.name, key, reason)
-                return
+        after = None
+        if source is not None:
+            try:
+                after = _read(source, before)
+            except Exception as error:
+                after = _closed(source, f"it can't be read: {error!r}")
+                if before is not None and (before.is_secure or not after.is_secure):
+                    log.exception("policy can't be read; it stays as it was", policy="/".join(key))
+                    reason = f"it can't be read and stays as it was: {error!r}"
+                    self._failures[key] = Problem(GRPC_BACKEND_POLICY.name, key, reason)
+                    return
+                log.exception("policy can't be read", policy="/".join(key))
         if after is None:
             self._readings.pop(key, None)
         else:

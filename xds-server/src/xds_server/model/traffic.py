@@ -309,7 +309,7 @@ class Policy:
 
     @property
     def is_secure(self) -> bool:
-        """Whether it is about security."""
+        """Whether it is a security policy: it has ``tls`` or ``authorization``, or is closed."""
         return self.tls is not None or self.authorization is not None or self.is_closed
 
 
